@@ -1,0 +1,89 @@
+"""What the core is asked and what it answers: request and account in, verdict out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+Exclusion = Literal["not_allowed", "missing_tag", "context_window", "unbounded", "max_cost", "budget", "threshold"]
+Reason = Literal["no_model", "unbounded", "max_cost", "budget_exhausted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One query as the core sees it.
+
+    `context` is ψ, float64 of shape (d,). `text_bytes` are the UTF-8 bytes of the
+    prompt, None where there is only an embedding.
+    """
+
+    query_id: str
+    context: FloatArray
+    input_tokens: int | None = None
+    text_bytes: int | None = None
+    max_output_tokens: int | None = None
+    models: frozenset[str] | None = None
+    requires: frozenset[str] = frozenset()
+    max_cost_nanos: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A user's decayed query count and window count, carried from window to window."""
+
+    queries: float = 0.0
+    exposure: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user's window before this decision; money in nano-dollars.
+
+    `expected` is Σ Ĉ of the decisions that are still open, `queries` counts the
+    window's decisions without this one, `elapsed` is the share of the window that
+    has passed, 0 to 1. `limit` None: no budget.
+    """
+
+    limit: int | None
+    settled: int = 0
+    reserved: int = 0
+    expected: int = 0
+    queries: int = 0
+    elapsed: float = 0.0
+    history: History = History()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One enabled model at this decision; excluded: None or the first reason that kept it out."""
+
+    model: str
+    expected_reward: float
+    uncertainty: float
+    estimated_cost_nanos: int
+    excluded: Exclusion | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision of the core: a model, or the reason why there is none.
+
+    Everything from `model` on is None when rejected, except the candidates.
+    """
+
+    reason: Reason | None
+    candidates: tuple[Candidate, ...]
+    policy: str
+    model: str | None = None
+    expected_reward: float | None = None
+    uncertainty: float | None = None
+    propensity: float | None = None
+    estimated_cost_nanos: int | None = None
+    predicted_cost_nanos: int | None = None  # Ĉ before the frozen bias correction: what the bias is learned against
+    reservation_nanos: int | None = None
+    shadow_price: float | None = None

@@ -1,0 +1,28 @@
+"""Money: whole nano-dollars inside, USD floats only at the edges.
+
+Integer sums are exact and do not depend on the order of additions, so a replay
+that adds the same amounts in another order ends at the same balance.
+"""
+
+from __future__ import annotations
+
+NANOS_PER_USD = 1_000_000_000
+
+
+def to_nanos(usd: float) -> int:
+    """Round USD to whole nano-dollars, ties to even.
+
+    Raises:
+        ValueError, OverflowError: for NaN and infinity.
+    """
+    return round(usd * NANOS_PER_USD)
+
+
+def to_usd(nanos: int) -> float:
+    """The float nearest to a whole number of nano-dollars; prints with at most nine decimals."""
+    return nanos / NANOS_PER_USD
+
+
+def optional_usd(nanos: int | None) -> float | None:
+    """`to_usd`, with None for "there is no limit"."""
+    return None if nanos is None else to_usd(nanos)
