@@ -27,6 +27,7 @@ MAX_COST_USD = 1e6
 MAX_LIMIT_USD = 1e9
 MAX_TOKENS = 1_000_000_000
 EVERYONE_ELSE = "*"
+MAX_SHOWN_CHARS = 64
 
 
 def _identifier(value: str) -> str:
@@ -59,7 +60,12 @@ def _metadata(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-_NO_CONTROL = {"minLength": 1, "maxLength": MAX_ID_BYTES, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$"}
+_NO_CONTROL = {
+    "minLength": 1,
+    "maxLength": MAX_ID_BYTES,
+    "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
+    "description": f"1 to {MAX_ID_BYTES} UTF-8 bytes without control characters",
+}
 Identifier = Annotated[str, AfterValidator(_identifier), Field(json_schema_extra=_NO_CONTROL)]
 UserId = Annotated[
     str, AfterValidator(_user), Field(json_schema_extra={**_NO_CONTROL, "not": {"const": EVERYONE_ELSE}})
@@ -79,15 +85,23 @@ class Query(_Input):
     query_id: Identifier
     user_id: UserId
     text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] | None = None
-    embedding: list[float] | None = Field(None, description="the encoder's dimension; used as it is")
+    embedding: Annotated[list[float], Field(fail_fast=True)] | None = Field(
+        None, description="the encoder's dimension; used as it is"
+    )
     task: Label | None = Field(None, description="what the caller knows of the kind of query")
-    models: Annotated[list[Identifier], Field(min_length=1)] | None = Field(None, description="allow-list")
-    requires: list[Label] | None = Field(None, description="tags that the model must have")
+    models: Annotated[list[Identifier], Field(min_length=1, fail_fast=True)] | None = Field(
+        None, description="allow-list"
+    )
+    requires: Annotated[list[Label], Field(fail_fast=True)] | None = Field(
+        None, description="tags that the model must have"
+    )
     max_cost_usd: Usd | None = None
     input_tokens: Tokens | None = None
     max_output_tokens: Tokens | None = Field(None, description="what the caller will allow")
     metadata: Annotated[dict[str, str], AfterValidator(_metadata)] | None = Field(
-        None, description="echoed in the decision", json_schema_extra={"maxProperties": MAX_METADATA_ENTRIES}
+        None,
+        description=f"echoed in the decision; at most {MAX_METADATA_BYTES} UTF-8 bytes",
+        json_schema_extra={"maxProperties": MAX_METADATA_ENTRIES},
     )
 
     @model_validator(mode="after")
@@ -243,5 +257,7 @@ def _validated(kind: type[Input], content: dict[str, Any]) -> Input:
         return kind.model_validate(present)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "event"
-        raise BadRecord(DeadLetterCode.INVALID_EVENT, f"{where}: {first['msg']}") from None
+        # A part can be the caller's own key, of any length; the message travels in a header.
+        where = ".".join(str(part)[:MAX_SHOWN_CHARS] for part in first["loc"]) or "event"
+        why = first["msg"].removeprefix("Value error, ")
+        raise BadRecord(DeadLetterCode.INVALID_EVENT, f"{where}: {why}") from None

@@ -46,7 +46,8 @@ class Account:
 
     `expected` is Σ Ĉ of the decisions that are still open, `queries` counts the
     window's decisions without this one, `elapsed` is the share of the window that
-    has passed, 0 to 1. `limit` None: no budget.
+    has passed, 0 to 1. `left` is the number of queries still to come in the window,
+    this one included, where somebody knows it. `limit` None: no budget.
     """
 
     limit: int | None
@@ -56,6 +57,7 @@ class Account:
     queries: int = 0
     elapsed: float = 0.0
     history: History = History()
+    left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

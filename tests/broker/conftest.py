@@ -1,0 +1,49 @@
+"""One real broker for the whole session, and a deployment of its own for every test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from worker.kafka import local, topics
+from worker.settings import Settings
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.broker)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of a broker that lives as long as the session."""
+    data_dir = tmp_path_factory.mktemp("kafka")
+    try:
+        yield local.start(0, data_dir)
+    finally:
+        local.stop(data_dir)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A topic prefix that no other test uses."""
+    return f"t{uuid.uuid4().hex[:12]}."
+
+
+@pytest.fixture
+def settings(broker: str, prefix: str, tmp_path: Path) -> Settings:
+    """Settings of a deployment without topics."""
+    return Settings(bootstrap_servers=broker, topic_prefix=prefix, data_dir=tmp_path / "state")
+
+
+@pytest.fixture
+async def deployment(settings: Settings) -> Settings:
+    """Settings of a deployment with all its topics."""
+    await topics.create(settings)
+    return settings

@@ -1,0 +1,58 @@
+"""What lists look like: a table for people, one JSON array for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+Row = dict[str, Any]
+
+_PIPED_WIDTH = 10_000
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON array of objects and nothing else.")
+
+
+def show(rows: Sequence[Row], headings: Mapping[str, str], *, as_json: bool, empty: str) -> None:
+    """Print the rows; for people the columns that have a heading, or the line `empty`."""
+    if as_json:
+        import orjson
+
+        print(orjson.dumps(list(rows)).decode())
+    elif not rows:
+        print(empty)
+    else:
+        _table(rows, headings)
+
+
+def timestamp(ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _table(rows: Sequence[Row], headings: Mapping[str, str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, heading in headings.items():
+        numeric = all(isinstance(row[name], int | float | None) for row in rows)
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[name])) for name in headings))
+    terminal = sys.stdout.isatty()
+    # Piped to grep or awk, a row must stay one line.
+    Console(width=None if terminal else _PIPED_WIDTH).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.9g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,265 @@
+"""What a call will cost: its mean and a quantile, from a regression on log outcomes.
+
+Two models behind one port. `PricedTokens` learns output tokens and computes dollars
+from the price list, so a changed price acts at once; `LogCost` learns log dollars, for
+tables that have no tokens. A mean of logs is too low for a mean: a bias per arm, frozen
+between refreshes so that one decision's error cannot feed the next, corrects it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from worker.core.arms import USD_PER_MTOK, Arm
+from worker.core.statistics import Moments
+from worker.core.verdict import FloatArray
+
+BIAS_CALLS = 20.0  # the prior mean cost counts like so many settled calls
+TYPICAL_INPUT_TOKENS = 256.0  # of a query of which nothing is known
+_RIDGE = 1.0
+_SPREAD2 = 0.5  # variance of a log outcome before there are data, and what it counts for
+_SPREAD_CALLS = 5.0
+_TINY_USD = 1e-12  # what a free call counts as where a log or a ratio is taken
+_LOG_LIMIT = 25.0  # e^25: beyond any count of tokens; keeps an extreme extrapolation finite
+
+
+class CostEstimate(NamedTuple):
+    """USD per arm, each of shape (K,) or (n, K).
+
+    `expected` is the mean after the bias correction, `quantile` what the call stays
+    below with the chosen probability, `predicted` the mean before the correction.
+    """
+
+    expected: FloatArray
+    quantile: FloatArray
+    predicted: FloatArray
+
+
+class CostPort(Protocol):
+    """What a policy needs to know about money."""
+
+    @property
+    def mean_costs(self) -> FloatArray:
+        """Mean cost of a call in USD before any feedback, shape (K,)."""
+
+    def estimate(self, x: FloatArray, input_tokens: float) -> CostEstimate:
+        """The cost of one query, context of shape (d,)."""
+
+    def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:
+        """The costs of n queries, contexts of shape (n, d), tokens of shape (n,)."""
+
+    def learn(self, k: int, x: FloatArray, outcome: float) -> None:
+        """Learn an outcome of arm k: output tokens (`PricedTokens`) or USD (`LogCost`)."""
+
+    def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
+        """Note a settled call beside its prediction before bias; acts at the next `freeze`."""
+
+    def freeze(self) -> None:
+        """Take over the bias that the settled calls show."""
+
+    def refresh(self, sums: Sequence[Moments], true_usd: FloatArray, predicted_usd: FloatArray) -> None:
+        """Solve from K sums of log outcomes and freeze the bias of these cost sums (K,)."""
+
+
+def log_costs(costs: FloatArray, mean: float) -> FloatArray:
+    """Log of USD. A call that cost nothing has no log; a thousandth of the mean stands for it."""
+    logs: FloatArray = np.log(np.maximum(costs, _least(mean)))
+    return logs
+
+
+def _least(mean: float) -> float:
+    return max(mean * 1e-3, _TINY_USD)
+
+
+class LogRidge:
+    """K ridge regressions on the log of an outcome, with the spread of what they miss.
+
+    Args:
+        means: outcome expected before any data, shape (K,), all > 0.
+        dimension: d of the context, whose last coordinate is the constant 1.
+    """
+
+    def __init__(self, means: FloatArray, dimension: int) -> None:
+        self._start = np.zeros((len(means), dimension))
+        self._start[:, -1] = np.log(means)
+        self.refresh([Moments.zeros(dimension) for _ in means])
+
+    def refresh(self, sums: Sequence[Moments]) -> None:
+        """Solve exactly from the sums of each arm."""
+        arms, dimension = self._start.shape
+        if len(sums) != arms:
+            raise ValueError(f"{len(sums)} sums for {arms} arms")
+        A = np.array([moments.A for moments in sums]).reshape(arms, dimension, dimension)
+        b = np.array([moments.b for moments in sums]).reshape(arms, dimension) + _RIDGE * self._start
+        self._inverse = np.linalg.inv(A + _RIDGE * np.eye(dimension))
+        self.theta = np.einsum("kij,kj->ki", self._inverse, b)
+        self._calls = np.array([moments.n for moments in sums], dtype=np.float64)
+        squares = np.array([moments.squares for moments in sums])
+        fitted = np.einsum("kd,kd->k", self.theta, b)
+        self._misfit = np.maximum(squares + _RIDGE * (self._start**2).sum(axis=1) - fitted, 0.0)
+        self._update_spread()
+
+    def learn(self, k: int, x: FloatArray, log_outcome: float) -> None:
+        """Rank-one form of the same solve, including the sum of squares that it misses."""
+        inverse = self._inverse[k]
+        g = inverse.dot(x)
+        f = 1.0 + x.dot(g)
+        error = log_outcome - x.dot(self.theta[k])
+        self.theta[k] += g * (error / f)
+        inverse -= np.outer(g, g / f)
+        self._calls[k] += 1
+        self._misfit[k] += error * error / f
+        self.spread[k] = math.sqrt(self._variance(self._misfit[k], self._calls[k]))
+
+    def _update_spread(self) -> None:
+        self.spread = np.sqrt(self._variance(self._misfit, self._calls))
+
+    @staticmethod
+    def _variance(misfit: FloatArray, calls: FloatArray) -> FloatArray:
+        return (misfit + _SPREAD_CALLS * _SPREAD2) / (calls + _SPREAD_CALLS)
+
+
+class _Bias:
+    """bias_k = (Σ true + 20 c̄_k) / (Σ predicted + 20 c̄_k / s_k), frozen between refreshes."""
+
+    def __init__(self, mean_costs: FloatArray, calibration: FloatArray | None) -> None:
+        scale = np.ones(len(mean_costs)) if calibration is None else calibration
+        # A free model has no cost to compare: the floor keeps its bias at 1.
+        self._true0 = BIAS_CALLS * np.maximum(mean_costs, _TINY_USD)
+        self._predicted0 = self._true0 / scale
+        self.reset(np.zeros(len(mean_costs)), np.zeros(len(mean_costs)))
+
+    def reset(self, true_usd: FloatArray, predicted_usd: FloatArray) -> None:
+        self._true, self._predicted = true_usd.copy(), predicted_usd.copy()
+        self.freeze()
+
+    def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
+        self._true[k] += true_usd
+        self._predicted[k] += predicted_usd
+
+    def freeze(self) -> None:
+        self.factor = (self._true0 + self._true) / (self._predicted0 + self._predicted)
+
+
+class _LearnedCost:
+    """What both models share: a regression, a bias, a quantile."""
+
+    def __init__(
+        self,
+        dimension: int,
+        outcomes: FloatArray,
+        mean_costs: FloatArray,
+        calibration: FloatArray | None,
+        quantile: float,
+    ) -> None:
+        self.mean_costs = mean_costs
+        self._ridge = LogRidge(outcomes, dimension)
+        self._bias = _Bias(mean_costs, calibration)
+        self._z = NormalDist().inv_cdf(quantile)
+
+    def learn(self, k: int, x: FloatArray, outcome: float) -> None:
+        self._ridge.learn(k, x, math.log(max(outcome, self._smallest(k))))
+
+    def _smallest(self, _k: int) -> float:
+        return 1.0
+
+    def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
+        self._bias.settle(k, true_usd, predicted_usd)
+
+    def freeze(self) -> None:
+        self._bias.freeze()
+
+    def refresh(self, sums: Sequence[Moments], true_usd: FloatArray, predicted_usd: FloatArray) -> None:
+        self._ridge.refresh(sums)
+        self._bias.reset(true_usd, predicted_usd)
+
+    def _outcomes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean (before bias) and quantile of the outcome: (K,) or (n, K)."""
+        mean = np.exp(np.minimum(x.dot(self._ridge.theta.T), _LOG_LIMIT))
+        return mean, mean * np.exp(self._z * self._ridge.spread)
+
+
+class PricedTokens(_LearnedCost):
+    """Tokens are learned, dollars are computed from the arms' prices.
+
+    Args:
+        arms: the K arms with their prices.
+        dimension: d of the context.
+        quantile: probability level of `CostEstimate.quantile`.
+        output_tokens: tokens expected before any data, shape (K,); None: as the arms say.
+        calibration: s_k, true cost ÷ predicted cost where the prior was fitted, shape (K,).
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[Arm],
+        dimension: int,
+        quantile: float = 0.95,
+        output_tokens: FloatArray | None = None,
+        calibration: FloatArray | None = None,
+    ) -> None:
+        said = np.array([arm.expected_output_tokens for arm in arms], dtype=np.float64)
+        tokens = np.maximum(said if output_tokens is None else output_tokens, 1.0)
+        self._request = np.array([arm.request_usd for arm in arms], dtype=np.float64)
+        self._input = np.array([arm.input_usd_per_mtok for arm in arms], dtype=np.float64) * USD_PER_MTOK
+        self._output = np.array([arm.output_usd_per_mtok for arm in arms], dtype=np.float64) * USD_PER_MTOK
+        self._most = np.array([arm.max_output_tokens or np.inf for arm in arms], dtype=np.float64)
+        mean_costs = self._request + self._input * TYPICAL_INPUT_TOKENS + self._output * np.minimum(tokens, self._most)
+        super().__init__(dimension, tokens, mean_costs, calibration, quantile)
+
+    def estimate(self, x: FloatArray, input_tokens: float) -> CostEstimate:
+        """The cost of one query in USD, arrays of shape (K,)."""
+        return self._priced(x, self._request + self._input * input_tokens)
+
+    def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:
+        """The costs of n queries in USD, arrays of shape (n, K)."""
+        return self._priced(X, self._request + self._input * input_tokens[:, None])
+
+    def _priced(self, x: FloatArray, prompt_usd: FloatArray) -> CostEstimate:
+        mean, high = self._outcomes(x)
+        predicted = prompt_usd + self._output * np.minimum(mean, self._most)
+        expected = predicted * self._bias.factor
+        quantile = prompt_usd + self._output * np.minimum(high, self._most)
+        return CostEstimate(expected, np.maximum(quantile, expected), predicted)
+
+
+class LogCost(_LearnedCost):
+    """Log dollars are learned; input tokens are ignored. For tables of prompts with costs.
+
+    Args:
+        mean_costs: c̄_k, mean cost in USD that is known from the start, shape (K,).
+        dimension: d of the context.
+        quantile: probability level of `CostEstimate.quantile`.
+        calibration: s_k, true cost ÷ predicted cost where the prior was fitted, shape (K,).
+    """
+
+    def __init__(
+        self,
+        mean_costs: FloatArray,
+        dimension: int,
+        quantile: float = 0.95,
+        calibration: FloatArray | None = None,
+    ) -> None:
+        floored = np.maximum(mean_costs, _TINY_USD)
+        super().__init__(dimension, floored, mean_costs, calibration, quantile)
+
+    def _smallest(self, k: int) -> float:
+        return _least(float(self.mean_costs[k]))
+
+    def estimate(self, x: FloatArray, input_tokens: float) -> CostEstimate:  # noqa: ARG002 - the port's signature
+        """The cost of one query in USD, arrays of shape (K,)."""
+        return self._dollars(x)
+
+    def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:  # noqa: ARG002 - the port's
+        """The costs of n queries in USD, arrays of shape (n, K)."""
+        return self._dollars(X)
+
+    def _dollars(self, x: FloatArray) -> CostEstimate:
+        predicted, high = self._outcomes(x)
+        expected = predicted * self._bias.factor
+        return CostEstimate(expected, np.maximum(high, expected), predicted)

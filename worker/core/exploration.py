@@ -1,0 +1,50 @@
+"""Exploration beyond the bonus: arms that nobody knows are tried a few times, early.
+
+Without a prior one or two failures can lock an arm out for good; ten pulls of each
+cost little and do not depend on luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from worker.core.eligibility import Mask
+from worker.core.prior import PriorKind
+
+PULLS = 10
+EVERY = 5  # decisions: the other four go where the policy says
+# α by what the prior knows: with scores of a table all arms share their uncertainty.
+ALPHA: dict[PriorKind, float] = {"none": 2.0, "texts": 2.0, "battles": 0.3, "triplet": 0.3, "table": 0.1}
+
+
+class ForcedPulls:
+    """Counts the pulls of K arms and says when one of them is due."""
+
+    def __init__(self, known: Sequence[bool]) -> None:
+        self._pulls = np.where(np.array(known, dtype=bool), PULLS, 0)
+        self._decisions = 0
+        self._open = bool((self._pulls < PULLS).any())
+
+    def seen(self, observations: Sequence[int]) -> None:
+        """Rewards learned by arm, wherever: another worker's pulls count too."""
+        self._pulls = np.maximum(self._pulls, np.array(observations, dtype=np.int64))
+        self._open = bool((self._pulls < PULLS).any())
+
+    def pulled(self, arm: int) -> None:
+        """Count a decision for this arm."""
+        if self._open:
+            self._pulls[arm] += 1
+            self._open = bool((self._pulls < PULLS).any())
+
+    def due(self, eligible: Mask) -> int | None:
+        """The eligible arm with the fewest pulls, at every fifth decision while it lacks some."""
+        if not self._open:
+            return None
+        self._decisions += 1
+        if self._decisions % EVERY:
+            return None
+        pulls = np.where(eligible, self._pulls, PULLS)
+        arm = int(pulls.argmin())
+        return arm if pulls[arm] < PULLS else None

@@ -1,0 +1,57 @@
+"""What one piece of feedback adds to the sums of the arm that ran."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from worker.core.statistics import ArmStatistics
+from worker.core.verdict import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """The parts of a feedback record that are new; a part that is None teaches nothing.
+
+    `context` has shape (d,). `guessed_tokens` is a count that was inferred from money
+    and learned earlier; `output_tokens` replaces it. `cost_nanos` is a settled money
+    part and `predicted_nanos` what the cost model had said for it, None where the two
+    cannot be compared (another model ran, the call failed).
+    """
+
+    context: FloatArray
+    reward: float | None = None
+    output_tokens: int | None = None
+    guessed_tokens: int | None = None
+    cost_nanos: int | None = None
+    predicted_nanos: int | None = None
+    failed: bool = False
+
+
+def learn(statistics: ArmStatistics, lesson: Lesson) -> None:
+    """Add the lesson to the sums, in place."""
+    if lesson.reward is not None:
+        statistics.reward.learn(lesson.context, lesson.reward)
+    if lesson.output_tokens is not None:
+        _learn_tokens(statistics, lesson, lesson.output_tokens)
+    if lesson.cost_nanos is not None:
+        statistics.costs_settled += 1
+        if lesson.predicted_nanos is not None:
+            statistics.cost_true_nanos += lesson.cost_nanos
+            statistics.cost_predicted_nanos += lesson.predicted_nanos
+    statistics.errors += lesson.failed
+
+
+def log_tokens(tokens: int) -> float:
+    """The outcome that the token model learns: log of a count, an empty answer counted as one token."""
+    return math.log(max(tokens, 1))
+
+
+def _learn_tokens(statistics: ArmStatistics, lesson: Lesson, tokens: int) -> None:
+    outcome = log_tokens(tokens)
+    if lesson.guessed_tokens is None:
+        statistics.log_tokens.learn(lesson.context, outcome)
+        statistics.output_tokens += tokens
+    else:
+        statistics.log_tokens.revise(lesson.context, log_tokens(lesson.guessed_tokens), outcome)
+        statistics.output_tokens += tokens - lesson.guessed_tokens

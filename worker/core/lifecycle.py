@@ -1,0 +1,378 @@
+"""A query's life: early feedback, decision, settled parts. `Pending` is the arbiter.
+
+It records under which event each part of the feedback was applied, so after any
+crash a replay knows what this query already contributed, whatever the new
+interleaving of the two topics. Transitions are pure: they return a new record.
+
+    (nothing) ──feedback──▶ parked ──query──▶ decided ──feedback──▶ money / reward / tokens
+         │                     └──park_s──▶ refused (unknown_query)        each exactly once
+         └──────────query─────────────────▶ decided | rejected
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from worker.core.arms import USD_PER_MTOK, Arm
+from worker.core.fence import Event, Source
+from worker.core.learn import Lesson
+from worker.core.verdict import FloatArray
+from worker.errors import DeadLetterCode
+from worker.money import NANOS_PER_USD, to_nanos
+
+MAX_PARKED = 8
+MAX_DENIED = 16
+
+PartName = Literal["money", "reward", "tokens"]
+PartOutcome = Literal["applied", "substituted", "duplicate", "replayed", "parked", "unknown_model", "refused"]
+ModelLookup = Callable[[str], Arm | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """The settled cost. `model` None: the model is unknown here, so nothing was learned."""
+
+    nanos: int
+    event: Event
+    model: str | None
+    failed: bool = False
+
+    @property
+    def source(self) -> Source:
+        """The topic under whose event the money settled."""
+        return self.event.source
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """The learned reward, 0 to 1."""
+
+    value: float
+    event: Event
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Learned output tokens, reported by the caller or inferred from the cost."""
+
+    count: int
+    event: Event
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one feedback: per part, and the dead letter if it was set aside."""
+
+    parts: tuple[tuple[PartName, PartOutcome], ...] = ()
+    dead_letter: tuple[DeadLetterCode, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A feedback event as the core sees it; tokens come in pairs."""
+
+    reward: float | None = None
+    cost_nanos: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    failed: bool = False
+    model: str | None = None
+
+    @property
+    def parts(self) -> tuple[PartName, ...]:
+        """The parts that this feedback speaks of; a failure speaks of money."""
+        present: list[PartName] = []
+        if self.cost_nanos is not None or self.failed:
+            present.append("money")
+        if self.reward is not None:
+            present.append("reward")
+        if self.output_tokens is not None:
+            present.append("tokens")
+        return tuple(present)
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An early or refused feedback record as it was received, with its broker time in ms."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A parked record that became a dead letter; kept so that a replay can send it again."""
+
+    record: Parked
+    code: DeadLetterCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a decision leaves behind for its feedback. Money in nano-dollars, prices in USD per million tokens."""
+
+    model: str
+    context: FloatArray
+    fingerprint: str
+    reservation: int
+    expected: int
+    predicted: int
+    input_tokens: int
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    request_usd: float
+    bounded: bool
+
+    @property
+    def arm(self) -> Arm:
+        """The chosen model at the prices of the decision."""
+        return Arm(self.model, self.input_usd_per_mtok, self.output_usd_per_mtok, self.request_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One query of one user. `decision` None: only early feedback is known.
+
+    `overflow` is the range of feedback offsets that were refused because the
+    parking places were taken; `denied` are the last offsets refused for an unknown
+    model. Both exist so that a replay refuses the same records again.
+    """
+
+    decision: bytes | None = None
+    offset: int = -1
+    window: int = 0
+    choice: Choice | None = None
+    money: Money | None = None
+    reward: Reward | None = None
+    tokens: Tokens | None = None
+    guess: Tokens | None = None
+    parked: tuple[Parked, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    overflow: tuple[int, int] | None = None
+    denied: tuple[int, ...] = ()
+    changed_ms: int = 0
+
+    @property
+    def event(self) -> Event:
+        """The query event under which it was decided."""
+        return Event(Source.QUERY, self.offset)
+
+    @property
+    def reservation(self) -> int:
+        """Nano-dollars that the decision reserved; 0 if rejected."""
+        return 0 if self.choice is None else self.choice.reservation
+
+    @property
+    def expected(self) -> int:
+        """Nano-dollars that the decision expects to cost; 0 if rejected."""
+        return 0 if self.choice is None else self.choice.expected
+
+    @property
+    def last_feedback(self) -> int:
+        """The highest feedback offset that this record depends on; -1: none."""
+        events = [part.event for part in (self.money, self.reward, self.tokens) if part is not None]
+        applied = [event.offset for event in events if event.source is Source.FEEDBACK]
+        held = [record.offset for record in self.parked] + [entry.record.offset for entry in self.refused]
+        return max([*applied, *held, *self.denied, self.overflow[1] if self.overflow else -1], default=-1)
+
+
+def park(pending: Pending, record: Parked, feedback: Feedback) -> tuple[Pending, Outcome]:
+    """Keep a feedback whose decision does not exist yet; the ninth is refused at once."""
+    if any(held.offset == record.offset for held in pending.parked):
+        return pending, Outcome(tuple((part, "replayed") for part in feedback.parts))
+    for entry in pending.refused:
+        if entry.record.offset == record.offset:
+            return pending, _refusal(feedback, entry.code, entry.message)
+    if len(pending.parked) < MAX_PARKED and not _overflowed(pending, record.offset):
+        held = replace(pending, parked=(*pending.parked, record), changed_ms=record.timestamp)
+        return held, Outcome(tuple((part, "parked") for part in feedback.parts))
+    first, last = pending.overflow or (record.offset, record.offset)
+    known = replace(pending, overflow=(min(first, record.offset), max(last, record.offset)))
+    message = f"{MAX_PARKED} feedback records wait for this query already"
+    return known, _refusal(feedback, DeadLetterCode.UNKNOWN_QUERY, message)
+
+
+def decide(
+    pending: Pending,
+    *,
+    decision: bytes,
+    event: Event,
+    window: int,
+    choice: Choice | None,
+    timestamp: int,
+    parse: Callable[[bytes], Feedback],
+    lookup: ModelLookup,
+) -> tuple[Pending, tuple[Outcome, ...]]:
+    """Record the decision and apply what was parked, in feedback order, under the query's event.
+
+    `choice` None: the query was rejected. `timestamp` is the broker time in ms.
+    """
+    decided = replace(
+        pending, decision=decision, offset=event.offset, window=window, choice=choice, parked=(), changed_ms=timestamp
+    )
+    outcomes: list[Outcome] = []
+    for record in pending.parked:
+        decided, outcome = _apply(decided, parse(record.value), event, lookup)
+        if outcome.dead_letter is not None:
+            entry = Refused(record, *outcome.dead_letter)
+            decided = replace(decided, refused=(*decided.refused, entry))
+        outcomes.append(outcome)
+    return decided, tuple(outcomes)
+
+
+def feed(
+    pending: Pending, feedback: Feedback, event: Event, timestamp: int, lookup: ModelLookup
+) -> tuple[Pending, Outcome]:
+    """Apply a feedback to a decided query; every part counts once, the first valid one wins."""
+    for entry in pending.refused:
+        if entry.record.offset == event.offset:
+            return pending, _refusal(feedback, entry.code, entry.message)
+    if _overflowed(pending, event.offset):
+        message = f"{MAX_PARKED} feedback records waited for this query already"
+        return pending, _refusal(feedback, DeadLetterCode.UNKNOWN_QUERY, message)
+    if event.offset in pending.denied:
+        return pending, _unknown_model(feedback)
+    fed, outcome = _apply(pending, feedback, event, lookup)
+    if outcome.dead_letter is not None and outcome.dead_letter[0] is DeadLetterCode.UNKNOWN_MODEL:
+        fed = replace(fed, denied=(*fed.denied, event.offset)[-MAX_DENIED:])
+    return (replace(fed, changed_ms=timestamp) if fed is not pending else pending), outcome
+
+
+def expire_parked(pending: Pending, before_ms: int) -> Pending:
+    """Early feedback received until `before_ms`, whose query never came: it is refused as `unknown_query`."""
+    message = "no query with this id came while the feedback waited"
+    late = [record for record in pending.parked if record.timestamp <= before_ms]
+    refused = tuple(Refused(record, DeadLetterCode.UNKNOWN_QUERY, message) for record in late)
+    waiting = tuple(record for record in pending.parked if record.timestamp > before_ms)
+    return replace(pending, parked=waiting, refused=(*pending.refused, *refused))
+
+
+def lessons(pending: Pending, event: Event) -> Iterable[tuple[str, Lesson]]:
+    """What one event teaches about which model, derived from the arbiter alone."""
+    choice = pending.choice
+    if choice is None:
+        return
+    learned = (pending.money, pending.reward, pending.tokens, pending.guess)
+    models = {part.model: None for part in learned if part is not None and part.event == event and part.model}
+    for model in models:
+        yield model, _lesson(pending, choice, event, model)
+
+
+def _lesson(pending: Pending, choice: Choice, event: Event, model: str) -> Lesson:
+    money, reward, tokens, guess = (
+        part if part is not None and part.model == model else None
+        for part in (pending.money, pending.reward, pending.tokens, pending.guess)
+    )
+    reported = tokens is not None and tokens.event == event
+    settled = isinstance(money, Money) and money.event == event
+    comparable = settled and isinstance(money, Money) and not money.failed and model == choice.model
+    inferred = guess is not None and guess.event == event
+    count = tokens.count if reported and isinstance(tokens, Tokens) else None
+    if count is None and inferred and isinstance(guess, Tokens):
+        count = guess.count
+    return Lesson(
+        context=choice.context,
+        reward=reward.value if isinstance(reward, Reward) and reward.event == event else None,
+        output_tokens=count,
+        guessed_tokens=guess.count if reported and isinstance(guess, Tokens) and not inferred else None,
+        cost_nanos=money.nanos if settled and isinstance(money, Money) else None,
+        predicted_nanos=choice.predicted if comparable else None,
+        failed=settled and isinstance(money, Money) and money.failed,
+    )
+
+
+def _apply(pending: Pending, feedback: Feedback, event: Event, lookup: ModelLookup) -> tuple[Pending, Outcome]:
+    choice = pending.choice
+    if choice is None:
+        return pending, _refusal(feedback, DeadLetterCode.NOT_ROUTED, "the query was rejected, no model ran")
+    ran = choice.arm if feedback.model in (None, choice.model) else lookup(feedback.model or "")
+    if ran is None:
+        return _apply_unknown(pending, feedback, event)
+    done: PartOutcome = "applied" if ran.model == choice.model else "substituted"
+    parts: list[tuple[PartName, PartOutcome]] = []
+    nanos = _amount(feedback, ran)
+    # Tokens after the money imply no second payment: only an explicit cost is a duplicate.
+    if nanos is not None and (pending.money is None or "money" in feedback.parts or pending.money.event == event):
+        parts.append(("money", _standing(pending.money, event, done)))
+    if nanos is not None and pending.money is None:
+        pending = _settle(pending, choice, feedback, Money(nanos, event, ran.model, feedback.failed), ran)
+    if feedback.reward is not None:
+        parts.append(("reward", _standing(pending.reward, event, done)))
+        if pending.reward is None:
+            pending = replace(pending, reward=Reward(feedback.reward, event, ran.model))
+    if feedback.output_tokens is not None:
+        parts.append(("tokens", _standing(pending.tokens, event, done)))
+        if pending.tokens is None:
+            pending = replace(pending, tokens=Tokens(feedback.output_tokens, event, ran.model))
+    return pending, Outcome(tuple(parts))
+
+
+def _settle(pending: Pending, choice: Choice, feedback: Feedback, money: Money, ran: Arm) -> Pending:
+    settled = replace(pending, money=money)
+    guess = _infer_tokens(choice, ran, money.nanos)
+    if guess is None or money.failed or feedback.output_tokens is not None or pending.tokens is not None:
+        return settled
+    return replace(settled, guess=Tokens(guess, money.event, ran.model))
+
+
+def _apply_unknown(pending: Pending, feedback: Feedback, event: Event) -> tuple[Pending, Outcome]:
+    if feedback.cost_nanos is None:
+        return pending, _unknown_model(feedback)
+    if pending.money is not None:
+        return pending, Outcome((("money", _standing(pending.money, event, "unknown_model")),))
+    money = Money(feedback.cost_nanos, event, None, feedback.failed)
+    return replace(pending, money=money), Outcome((("money", "unknown_model"),))
+
+
+def _amount(feedback: Feedback, ran: Arm) -> int | None:
+    if feedback.cost_nanos is not None:
+        return feedback.cost_nanos
+    if feedback.failed:
+        return 0
+    if feedback.input_tokens is None or feedback.output_tokens is None:
+        return None
+    return to_nanos(ran.price_usd(feedback.input_tokens, feedback.output_tokens))
+
+
+def _infer_tokens(choice: Choice, ran: Arm, nanos: int) -> int | None:
+    per_token = ran.output_usd_per_mtok * USD_PER_MTOK
+    if per_token <= 0:
+        return None
+    rest = nanos / NANOS_PER_USD - ran.price_usd(choice.input_tokens, 0)
+    count = round(rest / per_token)
+    return count if count >= 1 else None
+
+
+def _standing(held: Money | Reward | Tokens | None, event: Event, done: PartOutcome) -> PartOutcome:
+    if held is None:
+        return done
+    return "replayed" if held.event == event else "duplicate"
+
+
+def _overflowed(pending: Pending, offset: int) -> bool:
+    return pending.overflow is not None and pending.overflow[0] <= offset <= pending.overflow[1]
+
+
+def _unknown_model(feedback: Feedback) -> Outcome:
+    message = f"model {feedback.model!r} is not known here and the feedback carries no cost_usd"
+    return _refusal(feedback, DeadLetterCode.UNKNOWN_MODEL, message)
+
+
+def _refusal(feedback: Feedback, code: DeadLetterCode, message: str) -> Outcome:
+    outcome: PartOutcome = "unknown_model" if code is DeadLetterCode.UNKNOWN_MODEL else "refused"
+    return Outcome(tuple((part, outcome) for part in feedback.parts), (code, message))
+
+
+def context_of(values: Iterable[float]) -> FloatArray:
+    """A context as state keeps it: float32 precision, float64 numbers."""
+    return np.asarray(values, dtype=np.float32).astype(np.float64)

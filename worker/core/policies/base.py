@@ -1,0 +1,79 @@
+"""What a budget policy sees and says: one query with scores and costs in, an arm and a price out.
+
+A policy never looks at reservations: which arms the money allows has been decided
+before. It compares expected costs, and plans on a sample of recent queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from worker.core.eligibility import Mask
+from worker.core.verdict import Account, FloatArray
+from worker.money import to_usd
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One query as a policy sees it; arrays of shape (K,), costs in USD.
+
+    `score` is the expected reward with the exploration bonus. At least one arm is
+    eligible. `left` is the number of queries, this one included, that the user will
+    still send in the window; it means nothing without an account.
+    """
+
+    query_id: str
+    score: FloatArray
+    costs: FloatArray
+    eligible: Mask
+    account: Account | None = None
+    left: float = 1.0
+
+    @property
+    def unspent_usd(self) -> float:
+        """What the window has left when every open decision costs what was expected of it."""
+        account = self.account
+        if account is None or account.limit is None:
+            return np.inf
+        return to_usd(account.limit - account.settled - account.expected)
+
+
+class Choice(NamedTuple):
+    """An eligible arm, the price of a dollar in reward, and arms (K,) kept out by a threshold."""
+
+    arm: int
+    shadow_price: float | None = None
+    threshold: Mask | None = None
+
+
+class Sample(NamedTuple):
+    """Recent queries as they would be scored now: arrays of shape (n, K), costs in USD.
+
+    `mean` is the expected reward, `score` the same with the exploration bonus.
+    """
+
+    mean: FloatArray
+    score: FloatArray
+    costs: FloatArray
+
+
+class Policy(Protocol):
+    """The rule that turns scores, costs and a budget into a choice."""
+
+    @property
+    def name(self) -> str:
+        """As in the setting and the decisions."""
+
+    def plan(self, sample: Sample) -> None:
+        """Prepare for the queries to come; called before the first choice and now and then."""
+
+    def choose(self, view: View) -> Choice:
+        """An eligible arm. The same view after the same plan gives the same choice."""
+
+
+def best(values: FloatArray, eligible: Mask) -> int:
+    """The eligible arm with the highest value; the first of equals."""
+    return int(np.where(eligible, values, -np.inf).argmax())

@@ -1,0 +1,285 @@
+"""The router: one query, one account and everything learned so far in, a verdict out.
+
+The Kafka worker and `pilot evaluate` both decide here and nowhere else. The router
+owns no durable state: sums and balances come from the caller, and what it keeps
+(recent contexts, arrival rates, the policy's plan) only steers how well it plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from worker.core.arms import Arm
+from worker.core.arrivals import Demand
+from worker.core.beliefs import Beliefs, CostModel, LearnedBeliefs, RewardKind
+from worker.core.costs import TYPICAL_INPUT_TOKENS, CostEstimate
+from worker.core.draw import uniforms
+from worker.core.eligibility import (
+    BUDGET,
+    ELIGIBLE,
+    EXCLUSIONS,
+    NO_BOUND,
+    THRESHOLD,
+    Codes,
+    Nanos,
+    Screen,
+    nanos,
+    prompt_tokens,
+    screen,
+)
+from worker.core.exploration import ALPHA, ForcedPulls
+from worker.core.policies import create
+from worker.core.policies.base import Choice, Policy, Sample, View
+from worker.core.prior import Prior
+from worker.core.reservoir import Reservoir
+from worker.core.statistics import ArmStatistics
+from worker.core.verdict import Account, Candidate, FloatArray, Reason, Request, Verdict
+
+PLAN_EVERY = 200  # decisions
+PLAN_EVERY_EARLY = 25  # while scores still move
+EARLY_REWARDS = 2_000
+_EXPLORATION = b"exploration"
+
+MakeBeliefs = Callable[[Sequence[Arm]], Beliefs]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterOptions:
+    """The settings that decisions depend on; `alpha` None: by the kind of prior.
+
+    `costs`: `tokens` at list prices, or `table` where only dollars are known.
+    """
+
+    policy: str = "pacing"
+    alpha: float | None = None
+    exploration_rate: float = 0.0
+    reserve: Literal["expected", "quantile", "worst_case"] = "quantile"
+    reserve_quantile: float = 0.95
+    fallback: Literal["reject", "cheapest"] = "reject"
+    quality_floor: float = 0.95
+    detail: Literal["full", "chosen"] = "full"
+    rewards: RewardKind = "coupled"
+    costs: CostModel = "tokens"
+
+
+class _Weighed(NamedTuple):
+    """One query against all arms: arrays of shape (K,)."""
+
+    mean: FloatArray
+    deviation: FloatArray
+    estimate: CostEstimate
+    reservations: Nanos
+    codes: Codes
+
+
+class Router:
+    """Decides; see the module. One instance serves one process, from one thread.
+
+    Args:
+        prior: what is known before feedback.
+        options: the settings.
+        make_beliefs: other reward and cost models than the learned ones.
+    """
+
+    def __init__(self, prior: Prior, options: RouterOptions, make_beliefs: MakeBeliefs | None = None) -> None:
+        self.options = options
+        self.observations = 0
+        self._frozen = False
+        self._prior = prior
+        self._make_beliefs = make_beliefs or self._learned_beliefs
+        self._alpha = ALPHA[prior.kind] if options.alpha is None else options.alpha
+        self._policy: Policy = create(options.policy, options.quality_floor)
+        self._demand = Demand()
+        self._typical_tokens = prior.input_tokens or TYPICAL_INPUT_TOKENS
+        self._reservoir = Reservoir(prior.contexts, self._typical_tokens)
+        self._statistics: Mapping[str, ArmStatistics] = {}
+        self.set_arms(())
+
+    def _learned_beliefs(self, arms: Sequence[Arm]) -> Beliefs:
+        options = self.options
+        return LearnedBeliefs(self._prior, arms, options.reserve_quantile, options.rewards, options.costs)
+
+    def set_arms(self, arms: Sequence[Arm]) -> None:
+        """Take over the catalog; arms that are not enabled cannot be chosen.
+
+        Prices act at once. A new arm starts at the arms' mean; a removed one disappears
+        here, its sums are the caller's and count again when it returns.
+        """
+        self._arms = tuple(arm for arm in arms if arm.enabled)
+        self._index = {arm.model: k for k, arm in enumerate(self._arms)}
+        self._screen = Screen(self._arms)
+        self._beliefs = self._make_beliefs(self._arms)
+        self._forced = ForcedPulls(self._beliefs.known)
+        self._until_plan = 0
+        if self._statistics:
+            self.refresh(self._statistics)
+
+    def refresh(self, statistics: Mapping[str, ArmStatistics]) -> None:
+        """Solve again from totals by model over all shards, without the prior, which is added here."""
+        self._statistics = statistics
+        self.observations = sum(arm.reward.n for arm in statistics.values())
+        self._beliefs.refresh(statistics)
+        self._forced.seen([statistics[a.model].reward.n if a.model in statistics else 0 for a in self._arms])
+
+    def observe(
+        self,
+        model: str,
+        context: FloatArray,
+        reward: float | None = None,
+        cost_usd: float | None = None,
+        predicted_usd: float | None = None,
+    ) -> None:
+        """Learn one outcome at once, by rank-one updates; `refresh` would forget it.
+
+        For replays of a table, where nothing is shared between workers. `predicted_usd` is
+        the verdict's prediction before bias.
+        """
+        k = self._index[model]
+        if reward is not None:
+            self._beliefs.rewards.learn(k, context, reward)
+            self.observations += 1
+        if cost_usd is not None:
+            self._beliefs.costs.learn(k, context, cost_usd)
+            if predicted_usd is not None:
+                self._beliefs.costs.settle(k, cost_usd, predicted_usd)
+
+    def freeze(self) -> None:
+        """From now on decide by what is known: no bonus, no forced pulls."""
+        self._frozen = True
+        self._until_plan = 0
+
+    @property
+    def version(self) -> str:
+        """Names what a decision was made from: `fingerprint:observations`."""
+        return f"{self._prior.fingerprint}:{self.observations}"
+
+    def decide(self, request: Request, account: Account | None, bounds: Nanos | None = None) -> Verdict:
+        """Choose a model for one query.
+
+        Args:
+            request: the query.
+            account: the user's window before it; None or without limit: no budget.
+            bounds: the most that each enabled arm can cost, in nano-dollars, -1 where
+                unknown, for arms without a price list; None: from prices and tokens.
+        """
+        known = prompt_tokens(request)
+        tokens = self._typical_tokens if known is None else known
+        if account is not None and account.left is None:
+            self._demand.note(account)
+        self._reservoir.add(request.context, tokens)
+        if not self._arms:
+            return Verdict("no_model", (), self._policy.name)
+        self._plan_when_due()
+        limited = account if account is not None and account.limit is not None else None
+        weighed = self._weigh(request, limited, tokens, bounds)
+        reason = self._screen_money(request, limited, weighed)
+        if reason is None:
+            return self._choose(request, limited, weighed)
+        if (
+            reason == "budget_exhausted"
+            and self.options.fallback == "cheapest"
+            and self.options.reserve != "worst_case"
+        ):
+            return self._overdraw(weighed)
+        return Verdict(reason, self._candidates(weighed), self._policy.name)
+
+    def _plan_when_due(self) -> None:
+        if self._until_plan <= 0:
+            self._plan()
+            early = self._prior.kind != "table" and self.observations < EARLY_REWARDS
+            self._until_plan = PLAN_EVERY_EARLY if early else PLAN_EVERY
+        self._until_plan -= 1
+
+    def _plan(self) -> None:
+        self._beliefs.costs.freeze()
+        self._typical_tokens = float(self._reservoir.tokens.mean())
+        mean, deviation = self._beliefs.rewards.score_many(self._reservoir.contexts)
+        costs = self._beliefs.costs.estimate_many(self._reservoir.contexts, self._reservoir.tokens)
+        self._policy.plan(Sample(mean, self._with_bonus(mean, deviation), costs.expected))
+
+    def _with_bonus(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
+        return mean if self._frozen else mean + self._alpha * deviation
+
+    def _weigh(self, request: Request, limited: Account | None, tokens: float, bounds: Nanos | None) -> _Weighed:
+        mean, deviation = self._beliefs.rewards.score(request.context)
+        estimate = self._beliefs.costs.estimate(request.context, tokens)
+        if self.options.reserve == "worst_case":
+            reservations = self._screen.bounds(request) if bounds is None else bounds
+            if limited is None:
+                # No budget to guarantee: where there is no bound, what the call will probably cost.
+                reservations = np.where(reservations == NO_BOUND, nanos(estimate.quantile), reservations)
+        else:
+            reservations = nanos(estimate.quantile if self.options.reserve == "quantile" else estimate.expected)
+        return _Weighed(mean, deviation, estimate, reservations, self._screen.suited(request))
+
+    def _screen_money(self, request: Request, limited: Account | None, weighed: _Weighed) -> Reason | None:
+        available = None
+        if limited is not None and limited.limit is not None:
+            available = limited.limit - limited.settled - limited.reserved
+        bounded_only = self.options.reserve == "worst_case"
+        return screen(weighed.codes, weighed.reservations, request.max_cost_nanos, available, bounded_only=bounded_only)
+
+    def _choose(self, request: Request, limited: Account | None, weighed: _Weighed) -> Verdict:
+        eligible = weighed.codes == ELIGIBLE
+        left = 1.0 if limited is None else self._demand.left(limited)
+        score = self._with_bonus(weighed.mean, weighed.deviation)
+        view = View(request.query_id, score, weighed.estimate.expected, eligible, limited, left)
+        choice = self._policy.choose(view)
+        if choice.threshold is not None:
+            weighed.codes[choice.threshold] = THRESHOLD
+        forced = None if self._frozen else self._forced.due(weighed.codes == ELIGIBLE)
+        greedy = choice.arm if forced is None else forced
+        arm, propensity = self._explore(request.query_id, greedy, weighed.codes)
+        self._forced.pulled(arm)
+        return self._verdict(Choice(arm, choice.shadow_price), propensity, weighed)
+
+    def _explore(self, query_id: str, greedy: int, codes: Codes) -> tuple[int, float]:
+        rate = self.options.exploration_rate
+        if rate <= 0:
+            return greedy, 1.0
+        options = np.flatnonzero(codes == ELIGIBLE)
+        whether, which = uniforms(query_id, _EXPLORATION)
+        arm = int(options[int(which * len(options))]) if whether < rate else greedy
+        share = rate / len(options)
+        return arm, 1.0 - rate + share if arm == greedy else share
+
+    @property
+    def _may_overdraw(self) -> bool:
+        return self.options.fallback == "cheapest" and self.options.reserve != "worst_case"
+
+    def _overdraw(self, weighed: _Weighed) -> Verdict:
+        """The cheapest of the arms that only the budget excludes."""
+        within = weighed.codes == BUDGET
+        arm = int(np.where(within, weighed.estimate.expected, np.inf).argmin())
+        weighed.codes[arm] = ELIGIBLE
+        return self._verdict(Choice(arm), 1.0, weighed)
+
+    def _verdict(self, choice: Choice, propensity: float, weighed: _Weighed) -> Verdict:
+        arm = choice.arm
+        expected, predicted = weighed.estimate.expected[arm], weighed.estimate.predicted[arm]
+        return Verdict(
+            reason=None,
+            candidates=self._candidates(weighed),
+            policy=self._policy.name,
+            model=self._arms[arm].model,
+            expected_reward=float(weighed.mean[arm]),
+            uncertainty=float(weighed.deviation[arm]),
+            propensity=propensity,
+            estimated_cost_nanos=int(nanos(expected)),
+            predicted_cost_nanos=int(nanos(predicted)),
+            reservation_nanos=int(weighed.reservations[arm]),
+            shadow_price=choice.shadow_price,
+        )
+
+    def _candidates(self, weighed: _Weighed) -> tuple[Candidate, ...]:
+        if self.options.detail == "chosen":
+            return ()
+        costs = nanos(weighed.estimate.expected).tolist()
+        columns = zip(
+            self._arms, weighed.mean.tolist(), weighed.deviation.tolist(), costs, weighed.codes.tolist(), strict=True
+        )
+        return tuple(Candidate(arm.model, m, u, cost, EXCLUSIONS[code]) for arm, m, u, cost, code in columns)

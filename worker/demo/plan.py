@@ -1,0 +1,128 @@
+"""Who asks what, when, and with which budget: drawn once from a seed, the same on every run.
+
+Users ask at Zipf rates (exponent 1) with Poisson arrivals. A user's limit is a share of what
+their expected queries would cost with the best model; some shares buy next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.core.verdict import FloatArray
+from worker.demo.data import Dataset
+from worker.errors import UsageError
+
+SEED = 20_258
+QUERIES_PER_S = 20.0
+MIN_DURATION_S = 10.0
+# The window outlasts the last arrival by this, so that no straggler starts a new budget.
+WINDOW_SLACK_S = 2
+# Share of the best model's cost that a user can afford, dealt out in turn from the busiest user on.
+# .2 % is about the price of the cheapest model: such a user is turned away when unlucky.
+BUDGET_SHARES = (0.05, 0.02, 0.10, 0.04, 0.01, 0.06, 0.03, 0.20, 0.04, 0.002)
+SMALLEST_LIMIT_USD = 1e-6
+EMBEDDED_FROM, EMBEDDED_TO = 0.55, 0.75  # this stretch of the stream comes as embeddings
+REPEATED_SHARE = 0.02
+REPEATED_FEEDBACK_SHARE = 0.02
+IN_PARTS_SHARE = 0.3
+PINNED_EVERY = 150  # queries between two whose model the caller fixes, and whose feedback comes first
+DELAY_S = (0.2, 4.0)  # how long a caller takes to run the model and rate its answer
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedQuery:
+    """One query and what its caller will do about it; times in seconds."""
+
+    at_s: float
+    query_id: str
+    user_id: str
+    row: int
+    embedded: bool
+    pinned: bool
+    repeated: bool
+    in_parts: bool
+    feedback_repeated: bool
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole stream, in order of time."""
+
+    queries: tuple[PlannedQuery, ...]
+    limits_usd: dict[str, float]
+    duration_s: float
+
+    @property
+    def window_s(self) -> int:
+        """Length of the budget window in whole seconds."""
+        return math.ceil(self.duration_s) + WINDOW_SLACK_S
+
+    @property
+    def embedded_rows(self) -> tuple[int, ...]:
+        """Rows that are sent as embeddings."""
+        return tuple(sorted({query.row for query in self.queries if query.embedded}))
+
+
+def draw(dataset: Dataset, queries: int, users: int) -> Plan:
+    """Draw the plan of a run.
+
+    Raises:
+        UsageError: no query or no user at all.
+    """
+    if queries < 1 or users < 1:
+        raise UsageError(f"--queries {queries} --users {users}: both must be at least 1")
+    random = np.random.default_rng(SEED)
+    names = [f"user-{rank + 1:02d}" for rank in range(users)]
+    rates = 1 / np.arange(1, users + 1)
+    rates /= rates.sum()
+    duration = max(MIN_DURATION_S, queries / QUERIES_PER_S)
+    times = np.sort(random.uniform(0, duration, queries))
+    asked_by = random.choice(users, queries, p=rates)
+    rows = _rows(random, len(dataset.stream.prompts), queries)
+    flags = random.random((queries, 3)) < (REPEATED_SHARE, REPEATED_FEEDBACK_SHARE, IN_PARTS_SHARE)
+    delays = random.uniform(*DELAY_S, queries)
+    planned = tuple(
+        PlannedQuery(
+            at_s=float(times[n]),
+            query_id=f"q-{n:06d}",
+            user_id=names[asked_by[n]],
+            row=int(rows[n]),
+            embedded=EMBEDDED_FROM <= n / queries < EMBEDDED_TO,
+            pinned=n % PINNED_EVERY == PINNED_EVERY - 1,
+            repeated=bool(flags[n, 0]),
+            in_parts=bool(flags[n, 2]),
+            feedback_repeated=bool(flags[n, 1]),
+            delay_s=float(delays[n]),
+        )
+        for n in range(queries)
+    )
+    return Plan(planned, _limits(dataset, names, rates * queries), duration)
+
+
+def _rows(random: np.random.Generator, available: int, wanted: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Every row once before any row twice."""
+    rounds = math.ceil(wanted / available)
+    return np.concatenate([random.permutation(available) for _ in range(rounds)])[:wanted]
+
+
+def _limits(dataset: Dataset, names: list[str], expected_queries: FloatArray) -> dict[str, float]:
+    dearest = float(dataset.prior.costs.mean(axis=0)[best_model(dataset)])
+    shares = np.resize(BUDGET_SHARES, len(names))
+    return {
+        name: max(SMALLEST_LIMIT_USD, round(float(share * dearest * expected), 6))
+        for name, share, expected in zip(names, shares, expected_queries, strict=True)
+    }
+
+
+def best_model(dataset: Dataset) -> int:
+    """Column of the model with the highest mean reward on the prior's rows: what a caller would have picked."""
+    return int(dataset.prior.rewards.mean(axis=0).argmax())
+
+
+def middle_model(dataset: Dataset) -> int:
+    """Column of the model in the middle of the price range: the one for queries whose model the caller fixes."""
+    return int(np.argsort(dataset.prior.costs.mean(axis=0))[len(dataset.models) // 2])

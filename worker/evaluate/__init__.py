@@ -1,0 +1,1 @@
+"""`pilot evaluate`: replays a table of scores and costs through the router that the worker runs."""

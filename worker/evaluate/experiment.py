@@ -1,0 +1,218 @@
+"""One evaluation run: prior, learning rounds, test rounds; and all runs of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from worker.core.arms import Arm
+from worker.core.policies import SUPPORTED
+from worker.core.prior import Prior, default_prior
+from worker.core.router import Router, RouterOptions
+from worker.core.verdict import FloatArray
+from worker.errors import UsageError
+from worker.evaluate.baselines import BASELINES, Task, static_mix
+from worker.evaluate.lookup import Lookup, label_contexts, lookup_prior
+from worker.evaluate.replay import Outcome, Replay
+from worker.evaluate.table import Split, Table
+from worker.evaluate.traffic import Crowd, Traffic, crowd_traffic, in_order
+from worker.pretrain.table import build
+
+PriorSource = Literal["table", "bandit", "none", "file"]
+LOOKUP, CEILING = "label-lookup", "ceiling"
+POLICIES = (*SUPPORTED, *BASELINES, LOOKUP, CEILING)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, as the command's options say it.
+
+    `artefact` belongs to the source `file`, `learn` is its number of learning rounds.
+    """
+
+    policies: Sequence[str]
+    budgets: Sequence[float]
+    source: PriorSource = "table"
+    artefact: Prior | None = None
+    learn: int | None = None
+    freeze: bool = False
+    crowd: Crowd = field(default_factory=Crowd)
+    delay: int = 0
+    seeds: int = 3
+    router: RouterOptions = field(default_factory=RouterOptions)
+
+
+class Cell(NamedTuple):
+    """One budget on one split and seed: the rounds, and the baselines that everything is compared with."""
+
+    budget: float
+    split: int
+    seed: int
+    task: Task
+    static: Outcome
+    lookup: Outcome | None
+
+
+class Run(NamedTuple):
+    """What one policy made of a cell; the learning rounds before it, where there were any."""
+
+    policy: str
+    cell: Cell
+    outcome: Outcome
+    learning_task: Task | None = None
+    learning: Outcome | None = None
+
+
+class Bench:
+    """Runs a comparison over a table with its embeddings (n, E), split by split."""
+
+    def __init__(
+        self, table: Table, embeddings: FloatArray, encoder_id: str, splits: Sequence[Split], comparison: Comparison
+    ) -> None:
+        self._table = table
+        self._embeddings = embeddings
+        self._encoder = encoder_id
+        self._splits = splits
+        self._plan = comparison
+        self._check()
+
+    @property
+    def count(self) -> int:
+        """How many runs there will be."""
+        plan = self._plan
+        return len(self._splits) * len(plan.budgets) * plan.seeds * len(plan.policies)
+
+    def _check(self) -> None:
+        if LOOKUP in self._plan.policies and self._table.labels is None:
+            raise UsageError(f"--policy {LOOKUP}: needs the labels; name their column with --label-column")
+        artefact = self._plan.artefact
+        if artefact is None:
+            return
+        if artefact.encoder != self._encoder:
+            raise UsageError(
+                f"the prior was fitted with encoder {artefact.encoder!r}, this run uses {self._encoder!r}; "
+                "set PILOT_ENCODER, or build it again with `pilot pretrain`"
+            )
+        unknown = [model for model in self._table.models if model not in artefact.models]
+        if artefact.models and unknown:
+            raise UsageError(
+                f"{self._table.name}: the prior does not know {', '.join(unknown)}; "
+                "name the models to use with --model, or build it again with `pilot pretrain`"
+            )
+
+    def runs(self) -> Iterator[Run]:
+        """Every run, in the order split, budget, seed, policy."""
+        for number, split in enumerate(self._splits):
+            stage = _Stage(self._table, self._embeddings, self._encoder, split, self._plan)
+            for budget in self._plan.budgets:
+                for seed in range(self._plan.seeds):
+                    yield from stage.runs(number, budget, seed)
+
+
+class _Stage:
+    """One split: its prior, the contexts under that prior, and the runs on it."""
+
+    def __init__(
+        self, table: Table, embeddings: FloatArray, encoder_id: str, split: Split, comparison: Comparison
+    ) -> None:
+        self._table, self._split, self._plan = table, split, comparison
+        self._best = int(table.rewards[split.test].mean(axis=0).argmax())
+        self._full = self._scores_prior(embeddings, encoder_id)
+        self._prior = self._full if comparison.source == "table" else self._without_scores()
+        self._full_contexts = self._contexts(self._full, embeddings)
+        same = self._prior is self._full
+        self._own_contexts = self._full_contexts if same else self._contexts(self._prior, embeddings)
+        self._labels = None if table.labels is None else label_contexts(table)
+
+    def _scores_prior(self, embeddings: FloatArray, encoder_id: str) -> Prior:
+        table, train = self._table, self._split.train
+        return build(
+            [table.prompts[row] for row in train],
+            table.rewards[train],
+            table.costs[train],
+            table.models,
+            embeddings[train],
+            encoder_id=encoder_id,
+            tasks=[table.tasks[row] for row in train],
+        )
+
+    def _without_scores(self) -> Prior:
+        """The artefact or the shipped default, with the train rows' mean costs as its price list."""
+        prior = self._plan.artefact or default_prior()
+        return prior if prior.mean_costs else replace(prior, mean_costs=self._full.mean_costs)
+
+    def _contexts(self, prior: Prior, embeddings: FloatArray) -> FloatArray:
+        return prior.projection.contexts(embeddings, self._table.prompts, self._table.tasks)
+
+    def runs(self, number: int, budget: float, seed: int) -> Iterator[Run]:
+        generator = np.random.default_rng((seed, number, 1))
+        traffic = crowd_traffic(self._split.test, self._plan.crowd, generator)
+        task = self._task(traffic, budget * float(self._table.costs[self._split.test, self._best].mean()))
+        cell = Cell(budget, number, seed, task, static_mix(task), self._lookup(task, seed))
+        for policy in self._plan.policies:
+            yield self._run(policy, cell)
+
+    def _task(self, traffic: Traffic, allowed_usd: float) -> Task:
+        return Task(self._table, traffic, self._split.train, self._best, allowed_usd)
+
+    def _run(self, policy: str, cell: Cell) -> Run:
+        if policy in BASELINES:
+            return Run(policy, cell, BASELINES[policy](cell.task))
+        if policy == LOOKUP:
+            assert cell.lookup is not None
+            return Run(policy, cell, cell.lookup)
+        if policy == CEILING:
+            return Run(policy, cell, self._ceiling(cell.task, cell.seed))
+        return self._learned(policy, cell)
+
+    def _learned(self, policy: str, cell: Cell) -> Run:
+        router = self._router(self._prior, replace(self._plan.router, policy=policy))
+        task = self._learning_task(cell.budget, cell.split, cell.seed)
+        learning = None if task is None else self._replay(router, task, self._own_contexts, -cell.seed - 1)
+        freeze = self._plan.freeze
+        if freeze:
+            router.freeze()
+        outcome = self._replay(router, cell.task, self._own_contexts, cell.seed, learn=not freeze)
+        return Run(policy, cell, outcome, task, learning)
+
+    def _learning_task(self, budget: float, number: int, seed: int) -> Task | None:
+        train, plan = self._split.train, self._plan
+        rounds = len(train) if plan.source == "bandit" else plan.learn or 0
+        if not rounds:
+            return None
+        traffic = in_order(train, np.random.default_rng((seed, number, 2)))
+        if rounds < len(train):
+            kept = in_order(traffic.rows[:rounds], np.random.default_rng((seed, number, 3)))
+            traffic = replace(kept, rows=traffic.rows[:rounds])
+        return self._task(traffic, budget * float(self._table.costs[traffic.rows, self._best].mean()))
+
+    def _ceiling(self, task: Task, seed: int) -> Outcome:
+        router = self._router(self._full, replace(self._plan.router, policy="pacing"))
+        router.freeze()
+        return self._replay(router, task, self._full_contexts, seed, learn=False)
+
+    def _lookup(self, task: Task, seed: int) -> Outcome | None:
+        if self._labels is None:
+            return None
+        options = replace(self._plan.router, policy="pacing", detail="chosen")
+        beliefs = Lookup(self._table, self._split.train, options.reserve_quantile)
+        router = Router(lookup_prior(self._labels, self._split.train), options, lambda _arms: beliefs)
+        router.set_arms(self._arms)
+        router.freeze()
+        return self._replay(router, task, self._labels, seed, learn=False)
+
+    @property
+    def _arms(self) -> list[Arm]:
+        return [Arm(model) for model in self._table.models]
+
+    def _router(self, prior: Prior, options: RouterOptions) -> Router:
+        router = Router(prior, replace(options, costs="table", detail="chosen"))
+        router.set_arms(self._arms)
+        return router
+
+    def _replay(self, router: Router, task: Task, contexts: FloatArray, seed: int, *, learn: bool = True) -> Outcome:
+        replay = Replay(router, self._table, contexts, delay=self._plan.delay, learn=learn)
+        return replay.run(task.traffic, task.allowed_usd, seed)

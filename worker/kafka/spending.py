@@ -1,0 +1,28 @@
+"""What every user has spent in one budget window, from the spend changelog."""
+
+from __future__ import annotations
+
+from worker.core.ledger import Spend
+from worker.errors import OperationFailed
+from worker.kafka.compacted import latest
+from worker.settings import Settings
+from worker.stream.codecs import CodecError, unpack_spend, unpack_spend_key
+
+
+async def read_spend(settings: Settings, window: int) -> dict[str, Spend]:
+    """Spend by user in the window that starts at `window`, seconds since the epoch.
+
+    Raises:
+        OperationFailed: no broker, no such topic, or records of another version.
+    """
+    topic = settings.changelog("spend")
+    spent: dict[str, Spend] = {}
+    for key, record in (await latest(settings, topic)).items():
+        user_id, start = unpack_spend_key(key, settings.budget_window_offset_s)
+        if start != window or record.value is None:
+            continue
+        try:
+            spent[user_id] = unpack_spend(record.value)
+        except CodecError as error:
+            raise OperationFailed(f"{topic}: {error}") from None
+    return spent

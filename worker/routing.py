@@ -1,0 +1,36 @@
+"""From settings to what the core needs: the router's options and the prior artefact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worker.core.prior import Prior, PriorError, default_prior
+from worker.core.router import RouterOptions
+from worker.errors import UsageError
+from worker.settings import Settings
+
+
+def options(settings: Settings) -> RouterOptions:
+    """The settings that decisions depend on."""
+    return RouterOptions(
+        policy=settings.policy,
+        alpha=settings.alpha,
+        exploration_rate=settings.exploration_rate,
+        reserve=settings.reserve,
+        reserve_quantile=settings.reserve_quantile,
+        fallback=settings.fallback,
+        quality_floor=settings.quality_floor,
+        detail=settings.decision_detail,
+    )
+
+
+def prior(path: Path | None) -> Prior:
+    """The artefact of this file, or the shipped default.
+
+    Raises:
+        UsageError: the file is missing, damaged or of another version.
+    """
+    try:
+        return default_prior() if path is None else Prior.load(path)
+    except PriorError as error:
+        raise UsageError(str(error)) from None

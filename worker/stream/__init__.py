@@ -1,0 +1,1 @@
+"""The Kafka shell of the worker: the only package that imports Faust."""

@@ -1,0 +1,109 @@
+"""The decision record: how a verdict and the user's window look on the decisions topic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from worker.core.ledger import Spend
+from worker.core.verdict import Candidate, Exclusion, Verdict
+from worker.events import BudgetView, CandidateView, Decision, Query, SourceView
+from worker.money import optional_usd, to_usd
+from worker.stream.batch import Headers, SourceRecord
+
+MAX_HEADERS = 16
+MAX_HEADER_BYTES = 4 * 1024
+# Models that could not have answered are no baseline.
+_UNSUITED: frozenset[Exclusion | None] = frozenset({"not_allowed", "missing_tag", "context_window"})
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A budget window in seconds since the epoch, and the limit in nano-dollars (None: no budget)."""
+
+    start: int
+    length: int
+    limit: int | None
+
+
+def render(
+    query: Query,
+    record: SourceRecord,
+    verdict: Verdict,
+    spend: Spend,
+    window: Window,
+    *,
+    version: str,
+    now_s: float,
+    detailed: bool,
+) -> Decision:
+    """The decision; `spend` is the window after this decision's reservation."""
+    return Decision(
+        query_id=query.query_id,
+        user_id=query.user_id,
+        status="rejected" if verdict.model is None else "routed",
+        reason=verdict.reason,
+        model=verdict.model,
+        expected_reward=verdict.expected_reward,
+        uncertainty=verdict.uncertainty,
+        propensity=verdict.propensity,
+        estimated_cost_usd=optional_usd(verdict.estimated_cost_nanos),
+        reservation_usd=optional_usd(verdict.reservation_nanos),
+        policy=verdict.policy,
+        policy_version=version,
+        budget=_budget(spend, window, verdict.shadow_price),
+        candidates=[_candidate(candidate) for candidate in verdict.candidates] if detailed else [],
+        source=SourceView(record.partition, record.offset),
+        decided_at=timestamp(now_s),
+        metadata=query.metadata,
+    )
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def echoed(headers: Headers) -> Headers:
+    """The headers that a decision carries on: the first 16 of the query's record, up to 4 KiB."""
+    kept: list[tuple[str, bytes | None]] = []
+    size = 0
+    for name, value in headers[:MAX_HEADERS]:
+        size += len(name.encode()) + len(value or b"")
+        if size > MAX_HEADER_BYTES:
+            break
+        kept.append((name, value))
+    return tuple(kept)
+
+
+def baseline_nanos(verdict: Verdict) -> int | None:
+    """What the model of highest expected reward would have cost, estimated; None if none could answer."""
+    suited = [candidate for candidate in verdict.candidates if candidate.excluded not in _UNSUITED]
+    if not suited:
+        return None
+    return max(suited, key=lambda candidate: candidate.expected_reward).estimated_cost_nanos
+
+
+def _budget(spend: Spend, window: Window, shadow_price: float | None) -> BudgetView | None:
+    if window.limit is None:
+        return None
+    return BudgetView(
+        limit_usd=to_usd(window.limit),
+        settled_usd=to_usd(spend.settled),
+        reserved_usd=to_usd(spend.reserved),
+        remaining_usd=to_usd(window.limit - spend.settled - spend.reserved),
+        window_start=timestamp(window.start),
+        window_end=timestamp(window.start + window.length),
+        shadow_price=shadow_price,
+    )
+
+
+def _candidate(candidate: Candidate) -> CandidateView:
+    return CandidateView(
+        candidate.model,
+        candidate.expected_reward,
+        candidate.uncertainty,
+        to_usd(candidate.estimated_cost_nanos),
+        candidate.excluded,
+    )

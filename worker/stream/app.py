@@ -1,0 +1,269 @@
+"""Wiring: the Faust application, its tables and agents, and everything that serves them. Nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+
+from worker.core.prior import Prior
+from worker.core.router import Router, RouterOptions
+from worker.encode import AsyncEncoder, CachedEncoder, SentenceEncoder
+from worker.errors import ExitCode, UsageError, WorkerMustStop
+from worker.kafka.compacted import Follower
+from worker.kafka.control import Budgets, Catalog, followers
+from worker.observe import records
+from worker.observe.records import Observer
+from worker.settings import Settings
+from worker.stream import commits, compat, contiguity, exits, watchdog
+from worker.stream.commits import Consumer, ConsumerThread, Lease
+from worker.stream.delivery import KafkaDelivery, Outgoing, Sent
+from worker.stream.healing import Healer
+from worker.stream.intake import Intake
+from worker.stream.lane import Lane
+from worker.stream.replica import Replica
+from worker.stream.route import RouteHandler
+from worker.stream.settle import SettleHandler
+from worker.stream.state import State
+from worker.stream.sweep import Sweeper
+from worker.stream.tables import Tables
+from worker.stream.tenure import Tenure
+
+COMMIT_INTERVAL_S = 0.5
+MAX_BATCH_BYTES = 256 * 1024
+# Above the largest record: a text of 400,000 characters, each escaped in JSON.
+MAX_REQUEST_BYTES = 8 * 1024 * 1024
+# Above the longest broker outage to live through; a send that takes longer ends the process (exit 72).
+SEND_TIMEOUT_S = 60.0
+ENCODER_START_S = 120.0  # the first text loads the model
+
+
+@dataclass(slots=True)
+class Worker:
+    """The parts of one worker process that its runner starts, watches and stops."""
+
+    app: faust.App
+    lane: Lane
+    route: Intake[Any]
+    settle: Intake[Any]
+    tenure: Tenure
+    sweeper: Sweeper
+    tables: Tables
+    watchdog: watchdog.Watchdog
+    replica: Replica
+    followers: tuple[Follower, ...]
+    catalog: Catalog
+    encoder: AsyncEncoder
+
+    @property
+    def consumer(self) -> Consumer:
+        """Faust's consumer, which is ours; exists once the app has started."""
+        consumer: Consumer = self.app.consumer
+        return consumer
+
+    @property
+    def recovered(self) -> bool:
+        """Whether all tables are recovered and no rebalance is under way."""
+        return bool(self.app.tables.actives_ready) and not self.app.rebalancing
+
+    def lane_services(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What must run before the first event arrives."""
+        return {
+            "flusher": self.lane.run_flusher(),
+            "pending stage": self.lane.run_stage(0),
+            "effects stage": self.lane.run_stage(1),
+            "finisher": self.lane.run_finisher(),
+            "prepared queries": self.route.run_prepared(),
+            "prepared feedback": self.settle.run_prepared(),
+            "replica": self.replica.run(),
+            **{f"follower of {follower.topic}": follower.run() for follower in self.followers},
+        }
+
+
+def build(settings: Settings, partitions: int, prior: Prior, observer: Observer) -> Worker:
+    """Everything of one worker, not yet started. Once per process: it installs hooks.
+
+    Raises:
+        UsageError: the encoder is not the one that the prior was fitted with.
+    """
+    sources = frozenset((settings.topic("queries"), settings.topic("feedback")))
+    lease = Lease(settings.session_timeout_s)
+    compat.install()
+    contiguity.install(sources)
+    commits.install(lease, lambda assigned: _check_copartitioning(assigned, settings, partitions))
+    driver.Producer._settings_extra = lambda _: {"enable_idempotence": True, "acks": "all"}  # noqa: SLF001 - no setting
+    app = _faust_app(settings, partitions)
+    tables = Tables(app, settings, partitions)
+
+    def thread() -> ConsumerThread:
+        found: ConsumerThread = app.consumer._thread  # noqa: SLF001 - our own subclass
+        return found
+
+    tenure = Tenure(lease, thread, lambda: State(tables.load_pending, tables.load_spend, tables.load_shard))
+    lane = Lane(tenure.journal, tables, _LateDelivery(app), tenure)
+    router = Router(prior, router_options(settings))
+
+    def on_bad(topic: str, offset: int, reason: str) -> None:
+        observer.observe(records.ControlRecordSkipped(topic, offset, reason))
+
+    catalog = Catalog(on_change=lambda: router.set_arms(catalog.arms), on_bad=on_bad)
+    budgets = Budgets(on_bad=on_bad)
+    replica = Replica(settings, prior.fingerprint, router.refresh, observer)
+    encoder = _encoder(settings, prior)
+    sweeper = Sweeper(
+        settings=settings, partitions=partitions, tenure=tenure, tables=tables,
+        committed=lambda topic, partition: guard.committed.get((topic, partition)),
+        observer=observer,
+    )  # fmt: skip
+    query_handler = RouteHandler(
+        settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, router=router,
+        projection=prior.projection, encoder=encoder, catalog=catalog, budgets=budgets, observer=observer,
+    )  # fmt: skip
+    feedback_handler = SettleHandler(
+        settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, catalog=catalog, observer=observer
+    )
+    route: Intake[Any] = Intake(tenure, lane, query_handler.prepare, query_handler.handle)
+    settle: Intake[Any] = Intake(tenure, lane, feedback_handler.prepare, feedback_handler.handle)
+    intakes = {settings.topic("queries"): route, settings.topic("feedback"): settle}
+    guard = _watchdog(settings, app, intakes, query_handler, observer)
+    tenure.check_pause = guard.check_pause
+    for topic, intake in intakes.items():
+        _agent(app, settings, topic, partitions, intake)
+    control = followers(settings, catalog, budgets)
+    return Worker(
+        app,
+        lane,
+        route,
+        settle,
+        tenure,
+        sweeper,
+        tables,
+        guard,
+        replica,
+        (*control, replica.follower),
+        catalog,
+        encoder,
+    )
+
+
+def router_options(settings: Settings) -> RouterOptions:
+    """The settings that decisions depend on."""
+    return RouterOptions(
+        policy=settings.policy,
+        alpha=settings.alpha,
+        exploration_rate=settings.exploration_rate,
+        reserve=settings.reserve,
+        reserve_quantile=settings.reserve_quantile,
+        fallback=settings.fallback,
+        quality_floor=settings.quality_floor,
+    )
+
+
+class _LateDelivery:
+    """Delivery through Faust's producer, which exists only once the app has started."""
+
+    def __init__(self, app: faust.App) -> None:
+        self._app = app
+
+    async def send(self, topic: str, partition: int, outgoing: Any) -> list[Sent]:
+        """See `worker.stream.delivery.Delivery`."""
+        records_: list[Outgoing] = outgoing
+        return await KafkaDelivery(self._app.producer._producer).send(topic, partition, records_)  # noqa: SLF001
+
+
+def _faust_app(settings: Settings, partitions: int) -> faust.App:
+    folder = settings.data_dir / settings.application_id / settings.effective_worker_id
+    folder.mkdir(parents=True, exist_ok=True)
+    brokers = ";".join(f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(","))
+    session = settings.session_timeout_s
+    return faust.App(
+        settings.application_id,
+        broker=brokers,
+        store="memory://",
+        datadir=str(folder),
+        processing_guarantee="at_least_once",
+        topic_partitions=partitions,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        stream_wait_empty=True,
+        broker_commit_interval=COMMIT_INTERVAL_S,
+        broker_commit_every=10**9,  # only the timer commits
+        broker_session_timeout=session,
+        broker_heartbeat_interval=min(3.0, session / 4),
+        broker_rebalance_timeout=max(session, 30.0),
+        producer_linger=0,  # our own batches; a linger would delay every stage
+        producer_max_batch_size=MAX_BATCH_BYTES,
+        producer_max_request_size=MAX_REQUEST_BYTES,
+        producer_request_timeout=SEND_TIMEOUT_S,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.effective_worker_id,
+        web_enabled=False,
+    )
+
+
+def _agent(app: faust.App, settings: Settings, topic: str, partitions: int, intake: Intake[Any]) -> None:
+    source = app.topic(
+        topic, partitions=partitions, internal=True, key_type=bytes, value_type=bytes,
+        key_serializer="raw", value_serializer="raw",
+    )  # fmt: skip
+    app.agent(source, name=f"{settings.application_id}.{topic}", concurrency=1)(exits.guarded(topic, intake.run))
+
+
+def _encoder(settings: Settings, prior: Prior) -> AsyncEncoder:
+    encoder = SentenceEncoder(settings.encoder, settings.embedding_dim)
+    if prior.encoder != encoder.identity or prior.projection.embedding_dimension != settings.embedding_dim:
+        raise UsageError(
+            f"PILOT_ENCODER={settings.encoder} with PILOT_EMBEDDING_DIM={settings.embedding_dim} is not the encoder of "
+            f"the prior ({prior.encoder}, {prior.projection.embedding_dimension}): set them alike, or build a prior "
+            "with `pilot pretrain texts`"
+        )
+    return AsyncEncoder(CachedEncoder(encoder))
+
+
+def _watchdog(
+    settings: Settings,
+    app: faust.App,
+    intakes: dict[str, Intake[Any]],
+    handler: RouteHandler,
+    observer: Observer,
+) -> watchdog.Watchdog:
+    def stall_s() -> float:
+        loading = handler.encoding and not handler.encoded
+        return ENCODER_START_S if loading else watchdog.STALL_S
+
+    def recovered() -> bool:
+        return bool(app.tables.actives_ready)
+
+    def flowing() -> bool:
+        return recovered() and not app.rebalancing and app.flow_control.is_active()
+
+    healer = Healer(lambda: app.consumer, intakes, settings.topic_prefix, observer)
+    return watchdog.Watchdog(
+        consumer=lambda: app.consumer,
+        recovered=recovered,
+        flowing=flowing,
+        healer=healer,
+        sources=frozenset(intakes),
+        prefix=settings.topic_prefix,
+        session_timeout_s=settings.session_timeout_s,
+        stall_s=stall_s,
+        observer=observer,
+    )
+
+
+def _check_copartitioning(assigned: Any, settings: Settings, partitions: int) -> None:
+    """Both sources and all changelogs of a partition number must lie on one worker.
+
+    Ends the process (exit 74) from the consumer thread, whose exceptions Faust would
+    only log. Operator action: `pilot topics check`, and one version of the worker only.
+    """
+    by_topic: dict[str, set[int]] = {}
+    for tp in assigned:
+        by_topic.setdefault(tp.topic, set()).add(tp.partition)
+    if len({frozenset(numbers) for numbers in by_topic.values()}) > 1:
+        shown = {topic: sorted(numbers) for topic, numbers in sorted(by_topic.items())}
+        message = f"{settings.application_id}: topics of {partitions} partitions are split: {shown}"
+        exits.end("assignment", WorkerMustStop(ExitCode.STATE_BROKEN, message))

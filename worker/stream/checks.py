@@ -1,0 +1,49 @@
+"""What every source record must be before it is processed, in the order of the dead-letter codes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worker.core.verdict import FloatArray
+from worker.errors import BadRecord, DeadLetterCode
+from worker.events import Feedback, Query
+from worker.kafka.partitioning import partition_of
+from worker.stream.batch import SourceRecord
+
+
+def check_placement(record: SourceRecord, event: Query | Feedback, partitions: int) -> None:
+    """The key must be the user, and lie on the partition where the user's budget lives.
+
+    Raises:
+        BadRecord: `invalid_key` or `wrong_partition`.
+    """
+    key = event.user_id.encode()
+    if record.key != key:
+        found = "missing" if record.key is None else "another value"
+        raise BadRecord(DeadLetterCode.INVALID_KEY, f"the key must be the raw UTF-8 user_id, it is {found}")
+    expected = partition_of(key, partitions)
+    if record.partition != expected:
+        raise BadRecord(
+            DeadLetterCode.WRONG_PARTITION,
+            f"the record lies on partition {record.partition}, its key belongs to {expected}: the producer must use "
+            "murmur2 of the key (librdkafka: partitioner=murmur2_random)",
+        )
+
+
+def check_embedding(embedding: list[float], dimension: int) -> FloatArray:
+    """The caller's embedding as an array of shape (dimension,).
+
+    Raises:
+        BadRecord: `invalid_embedding`: wrong length, zero or not finite.
+    """
+    if len(embedding) != dimension:
+        message = f"the embedding has {len(embedding)} numbers, the encoder's have {dimension}"
+        raise BadRecord(DeadLetterCode.INVALID_EMBEDDING, message)
+    vector = np.asarray(embedding, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        length = float(np.sqrt(vector @ vector))
+    if not np.isfinite(length):
+        raise BadRecord(DeadLetterCode.INVALID_EMBEDDING, "the embedding is not finite")
+    if length == 0:
+        raise BadRecord(DeadLetterCode.INVALID_EMBEDDING, "the embedding is zero")
+    return vector

@@ -1,0 +1,67 @@
+"""Delivery: the one port through which every record leaves, changelogs and outputs alike.
+
+Records of one topic partition travel in our own record batches, in order. How they
+are batched decides the speed, and this is the only file to change for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from worker.stream.batch import Headers
+
+
+class Outgoing(NamedTuple):
+    """One record of a topic partition."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A record batch under way; `acknowledged` resolves to the broker's metadata or fails for good."""
+
+    acknowledged: asyncio.Future[Any]
+    records: int
+
+
+class Delivery(Protocol):
+    """Sends records; returns when they are queued in order."""
+
+    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[Sent]:
+        """Queue the records of one topic partition, in order."""
+
+
+class KafkaDelivery:
+    """Delivery through an idempotent aiokafka producer."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+
+    async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[Sent]:
+        """Queue the records of one topic partition, in as few record batches as fit."""
+        sent: list[Sent] = []
+        now = int(time.time() * 1000)
+        builder, count = self._producer.create_batch(), 0
+        for record in records:
+            if not _append(builder, record, now):
+                sent.append(Sent(await self._producer.send_batch(builder, topic, partition=partition), count))
+                builder, count = self._producer.create_batch(), 0
+                _append(builder, record, now)  # the first record of a batch always fits
+            count += 1
+        if count:
+            sent.append(Sent(await self._producer.send_batch(builder, topic, partition=partition), count))
+        return sent
+
+
+def _append(builder: Any, record: Outgoing, now: int) -> bool:
+    appended = builder.append(
+        key=record.key, value=record.value, timestamp=now, headers=[(name, value) for name, value in record.headers]
+    )
+    return appended is not None

@@ -1,0 +1,268 @@
+"""The route agent's work: a query record in, a decision out, exactly once per query."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.core import ledger, lifecycle
+from worker.core.arms import Arm
+from worker.core.arrivals import carry
+from worker.core.fence import Event, Source
+from worker.core.ledger import Spend
+from worker.core.lifecycle import Choice, Outcome, Pending
+from worker.core.projection import Projection
+from worker.core.router import Router
+from worker.core.verdict import Account, FloatArray, Request, Verdict
+from worker.errors import BadRecord, ExitCode, WorkerMustStop
+from worker.events import Query, parse, parse_feedback
+from worker.kafka.control import Budgets, Catalog
+from worker.money import to_nanos
+from worker.observe import records
+from worker.observe.records import Observer
+from worker.settings import Settings
+from worker.stream import answer, codecs, effects
+from worker.stream.answer import Window
+from worker.stream.batch import Output, SourceRecord
+from worker.stream.checks import check_embedding, check_placement
+from worker.stream.deadletters import dead_letter
+from worker.stream.feedback import core_feedback, count_parts
+from worker.stream.state import SpendKey
+from worker.stream.sweep import Sweeper
+from worker.stream.tenure import Tenure
+
+
+class TextEncoder(Protocol):
+    """Encodes one text off the event loop."""
+
+    async def encode(self, text: str) -> NDArray[np.float32]:
+        """The embedding, shape (E,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A valid query with its context ψ, shape (d,)."""
+
+    query: Query
+    context: FloatArray
+
+
+class RouteHandler:
+    """Turns query records into decisions."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        partitions: int,
+        tenure: Tenure,
+        sweeper: Sweeper,
+        router: Router,
+        projection: Projection,
+        encoder: TextEncoder,
+        catalog: Catalog,
+        budgets: Budgets,
+        observer: Observer,
+    ) -> None:
+        self.encoding = 0
+        self.encoded = 0
+        self._settings = settings
+        self._partitions = partitions
+        self._tenure = tenure
+        self._sweeper = sweeper
+        self._router = router
+        self._projection = projection
+        self._encoder = encoder
+        self._catalog = catalog
+        self._budgets = budgets
+        self._observer = observer
+        self._decisions = settings.topic("decisions")
+        self._dead_letters = settings.topic("dead-letters")
+
+    def prepare(self, record: SourceRecord) -> Prepared | BadRecord | asyncio.Future[Prepared | BadRecord]:
+        """Decode and check; a text is encoded meanwhile, an embedding is used as it is."""
+        try:
+            query = parse(Query, record.value)
+            check_placement(record, query, self._partitions)
+            if query.embedding is not None:
+                vector = check_embedding(query.embedding, self._settings.embedding_dim)
+                return Prepared(query, self._context(query, vector))
+        except BadRecord as bad:
+            return bad
+        return asyncio.ensure_future(self._encode(query))
+
+    def handle(self, record: SourceRecord, prepared: Prepared | BadRecord) -> None:
+        """Decide, or repeat what was decided. Synchronous from the first read to the last write."""
+        if isinstance(prepared, BadRecord):
+            self._set_aside(record, prepared)
+            return
+        query, event = prepared.query, Event(Source.QUERY, record.offset)
+        journal = self._tenure.journal
+        key = codecs.pack_pending_key(query.user_id, query.query_id)
+        pending = journal.state.pending.get(record.partition, key) or Pending()
+        if pending.decision is not None and pending.offset != record.offset:
+            self._repeat(record, pending.decision)
+            return
+        if pending.decision is None:
+            pending = self._decide(record, prepared, pending, event)
+        journal.put_pending(record.partition, key, pending)
+        self._sweeper.watch(record.partition, key, pending)
+        self._spend(record.partition, SpendKey(query.user_id, pending.window))
+        effects.apply(journal, record.partition, query.user_id, pending, event)
+        self._emit(record, pending)
+
+    async def _encode(self, query: Query) -> Prepared:
+        self.encoding += 1
+        vector = await self._encoder.encode(query.text or "")
+        self.encoding -= 1
+        self.encoded += 1
+        return Prepared(query, self._context(query, np.asarray(vector, dtype=np.float64)))
+
+    def _context(self, query: Query, vector: FloatArray) -> FloatArray:
+        context: FloatArray = self._projection.contexts(vector[None, :], [query.text], [query.task])[0]
+        return context
+
+    def _decide(self, record: SourceRecord, prepared: Prepared, pending: Pending, event: Event) -> Pending:
+        query = prepared.query
+        window = self._window(record, query.user_id)
+        spend = self._spend(record.partition, SpendKey(query.user_id, window.start))
+        if spend.fence.contains(event):
+            raise WorkerMustStop(
+                ExitCode.STATE_BROKEN,
+                f"spend contains {record.topic}/{record.partition}/{record.offset}, but no decision is known of it",
+            )
+        verdict = self._router.decide(_request(prepared), _account(spend, window, record.timestamp))
+        decided, outcomes = lifecycle.decide(
+            pending,
+            decision=b"",
+            event=event,
+            window=window.start,
+            choice=self._choice(prepared, verdict),
+            timestamp=record.timestamp,
+            parse=lambda value: core_feedback(parse_feedback(value)),
+            lookup=self._catalog.arm,
+        )
+        now = time.time()
+        decision = answer.render(
+            query, record, verdict, ledger.apply_query(spend, decided, event), window,
+            version=self._router.version, now_s=now, detailed=self._settings.decision_detail == "full",
+        )  # fmt: skip
+        self._announce(record, verdict, window, outcomes)
+        return replace(decided, decision=decision.to_json())
+
+    def _window(self, record: SourceRecord, user_id: str) -> Window:
+        length, offset = self._settings.budget_window_s, self._settings.budget_window_offset_s
+        start = ledger.window_start(record.timestamp / 1000, length, offset)
+        return Window(start, length, self._budgets.limit_nanos(user_id))
+
+    def _spend(self, partition: int, key: SpendKey) -> Spend:
+        """The user's window; a new one takes over the rate history of the window before."""
+        cache = self._tenure.journal.state.spend
+        spend = cache.get(partition, key)
+        if spend is not None:
+            return spend
+        before = cache.get(partition, SpendKey(key.user_id, key.window - self._settings.budget_window_s))
+        opened = Spend() if before is None else Spend(history=carry(before.history, before.queries))
+        self._tenure.journal.put_spend(partition, key, opened)
+        self._sweeper.watch_window(partition, key)
+        return opened
+
+    def _choice(self, prepared: Prepared, verdict: Verdict) -> Choice | None:
+        if verdict.model is None:
+            return None
+        arm = self._catalog.arm(verdict.model) or Arm(verdict.model)
+        query = prepared.query
+        text_tokens = 0 if query.text is None else math.ceil(len(query.text.encode()) / 4)
+        return Choice(
+            model=arm.model,
+            context=prepared.context,
+            fingerprint=self._projection.fingerprint,
+            reservation=verdict.reservation_nanos or 0,
+            expected=verdict.estimated_cost_nanos or 0,
+            predicted=verdict.predicted_cost_nanos or 0,
+            input_tokens=query.input_tokens if query.input_tokens is not None else text_tokens,
+            input_usd_per_mtok=arm.input_usd_per_mtok,
+            output_usd_per_mtok=arm.output_usd_per_mtok,
+            request_usd=arm.request_usd,
+            bounded=self._settings.reserve == "worst_case",
+        )
+
+    def _emit(self, record: SourceRecord, pending: Pending) -> None:
+        journal = self._tenure.journal
+        headers = answer.echoed(record.headers)
+        journal.emit(Output(self._decisions, record.partition, record.key, pending.decision, headers))
+        for entry in pending.refused:
+            parked = entry.record
+            origin = SourceRecord(
+                self._settings.topic("feedback"), record.partition, parked.offset, parked.timestamp,
+                parked.key, parked.value, parked.headers,
+            )  # fmt: skip
+            journal.emit(dead_letter(self._dead_letters, origin, BadRecord(entry.code, entry.message)))
+            self._observer.observe(records.DeadLetterSent("feedback", record.partition, parked.offset, entry.code))
+
+    def _repeat(self, record: SourceRecord, decision: bytes) -> None:
+        headers = answer.echoed(record.headers)
+        self._tenure.journal.emit(Output(self._decisions, record.partition, record.key, decision, headers))
+        self._observer.observe(records.QueryHandled("repeated"))
+
+    def _set_aside(self, record: SourceRecord, bad: BadRecord) -> None:
+        self._tenure.journal.emit(dead_letter(self._dead_letters, record, bad))
+        self._observer.observe(records.DeadLetterSent("queries", record.partition, record.offset, bad.code))
+        self._observer.observe(records.QueryHandled("dead_letter"))
+
+    def _announce(self, record: SourceRecord, verdict: Verdict, window: Window, outcomes: tuple[Outcome, ...]) -> None:
+        """Count the decision once it is acknowledged, and the early feedback that came with it."""
+        if window.limit is None:
+            self._observer.observe(records.UnlimitedQuery())
+        for outcome in outcomes:
+            count_parts(self._observer, outcome)
+        status: Literal["routed", "rejected"] = "rejected" if verdict.model is None else "routed"
+
+        def acknowledged() -> None:
+            self._observer.observe(records.QueryHandled(status))
+            self._observer.observe(
+                records.DecisionSent(
+                    policy=verdict.policy,
+                    status=status,
+                    model=verdict.model,
+                    reason=verdict.reason,
+                    latency_s=max(0.0, time.time() - record.timestamp / 1000),
+                    estimated_nanos=verdict.estimated_cost_nanos,
+                    baseline_nanos=answer.baseline_nanos(verdict) if verdict.model else None,
+                )
+            )
+
+        self._tenure.journal.on_delivered(acknowledged)
+
+
+def _request(prepared: Prepared) -> Request:
+    query = prepared.query
+    return Request(
+        query_id=query.query_id,
+        context=prepared.context,
+        input_tokens=query.input_tokens,
+        text_bytes=None if query.text is None else len(query.text.encode()),
+        max_output_tokens=query.max_output_tokens,
+        models=None if query.models is None else frozenset(query.models),
+        requires=frozenset(query.requires or ()),
+        max_cost_nanos=None if query.max_cost_usd is None else to_nanos(query.max_cost_usd),
+    )
+
+
+def _account(spend: Spend, window: Window, timestamp_ms: int) -> Account:
+    elapsed = (timestamp_ms / 1000 - window.start) / window.length
+    return Account(
+        limit=window.limit,
+        settled=spend.settled,
+        reserved=spend.reserved,
+        expected=spend.expected,
+        queries=spend.queries,
+        elapsed=min(max(elapsed, 0.0), 1.0),
+        history=spend.history,
+    )

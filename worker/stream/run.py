@@ -1,0 +1,160 @@
+"""The worker process: checks before it starts, runs, drains on SIGTERM, and leaves with the right code."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any, NoReturn
+
+import structlog
+
+from worker.core.prior import Prior, PriorError, default_prior
+from worker.errors import ExitCode, OperationFailed, UsageError
+from worker.kafka import connect, topics
+from worker.observe import Observers
+from worker.observe.health import HealthServer
+from worker.observe.logs import LogObserver, configure
+from worker.observe.prometheus import CONTENT_TYPE, PrometheusObserver
+from worker.settings import Settings
+from worker.stream import compat
+from worker.stream.app import Worker, build
+from worker.stream.exits import end, leave, watched
+
+logger = structlog.get_logger(__name__)
+
+DRAIN_S = 6.0
+STOP_S = 6.0  # together with the drain below the 15 s that supervisors wait at least
+SWEEP_S = 1.0
+
+
+def run(settings: Settings) -> NoReturn:
+    """Run a worker until it is told to stop; the process ends here.
+
+    Raises:
+        UsageError, OperationFailed: before anything was started.
+    """
+    configure(settings.log_format)
+    compat.check_versions()
+    prior = _prior(settings)
+    code = asyncio.run(_main(settings, prior))
+    leave(code)
+
+
+def _prior(settings: Settings) -> Prior:
+    if settings.prior is None:
+        return default_prior()
+    try:
+        return Prior.load(settings.prior)
+    except PriorError as error:
+        raise UsageError(f"PILOT_PRIOR: {error}") from None
+
+
+async def _main(settings: Settings, prior: Prior) -> ExitCode:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    partitions = await _until_stopped(_check_topics(settings), stop)
+    if partitions is None:
+        return ExitCode.OK
+    metrics = PrometheusObserver()
+    worker = build(settings, partitions, prior, Observers(metrics, LogObserver()))
+    server = HealthServer(
+        settings.http_host, settings.http_port, metrics=metrics.exposition, metrics_type=CONTENT_TYPE,
+        live=worker.watchdog.complaints, ready=lambda: _unready(worker),
+    )  # fmt: skip
+    logger.info(
+        "worker starting", worker=settings.effective_worker_id, group=settings.application_id, partitions=partitions,
+        policy=settings.policy, window_s=settings.budget_window_s, http_port=server.port, fingerprint=prior.fingerprint,
+    )  # fmt: skip
+    services = [watched(name, work) for name, work in worker.lane_services().items()]
+    started = await _until_stopped(_start(worker), stop)
+    if started is not None:
+        services += [watched("watchdog", worker.watchdog.run()), watched("sweeper", _sweep(worker))]
+        services += [watched("readiness", _announce_ready(worker))]
+        await stop.wait()
+        await _drain(worker)
+    await _stop(worker)
+    del services
+    return ExitCode.OK
+
+
+async def _check_topics(settings: Settings) -> int:
+    await connect.wait_for_broker(settings)
+    differences = await topics.check(settings)
+    if differences:
+        raise OperationFailed("the topics are not as needed: " + "; ".join(differences))
+    return await topics.partition_count(settings)
+
+
+async def _until_stopped(work: Coroutine[Any, Any, int], stop: asyncio.Event) -> int | None:
+    """The result, or None if the process was told to stop first."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        return await task
+    task.cancel()
+    return None
+
+
+async def _start(worker: Worker) -> int:
+    worker.app.in_worker = True
+    worker.app.finalize()
+    try:
+        await worker.app.start()
+    except Exception as error:  # noqa: BLE001 - half-started services would keep the process from ending
+        end("start", error)
+    return 1
+
+
+async def _announce_ready(worker: Worker) -> None:
+    began = time.monotonic()
+    while reasons := _unready(worker):
+        logger.info("not ready", reasons=reasons)
+        await asyncio.sleep(1.0)
+    logger.info("ready", after_s=round(time.monotonic() - began, 1))
+
+
+def _unready(worker: Worker) -> list[str]:
+    """Why the worker cannot do its work yet; called from the HTTP threads."""
+    reasons = []
+    if not worker.recovered:
+        reasons.append("tables are recovering")
+    reasons += [
+        f"{follower.topic} is still being read" for follower in worker.followers if not follower.caught_up.is_set()
+    ]
+    if not worker.catalog.arms:
+        reasons.append("no model is known: run `pilot models apply`")
+    return reasons
+
+
+async def _sweep(worker: Worker) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        if worker.recovered and worker.tenure.enter_current() and worker.sweeper.sweep():
+            worker.lane.touch(worker.tenure.assignment, worker.tenure.generation)
+
+
+async def _drain(worker: Worker) -> None:
+    """Finish what was admitted, acknowledge it, commit it."""
+    logger.info("stopping: draining")
+    worker.route.stopping = worker.settle.stopping = True
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await worker.route.prepared()
+            await worker.settle.prepared()
+            await worker.lane.drained()
+            await worker.consumer.commit()
+    except TimeoutError:
+        logger.warning("stopping before everything was acknowledged: it will be replayed")
+
+
+async def _stop(worker: Worker) -> None:
+    try:
+        async with asyncio.timeout(STOP_S):
+            await worker.app.stop()
+    except TimeoutError:
+        logger.warning("the application did not stop in time")

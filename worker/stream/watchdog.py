@@ -1,0 +1,170 @@
+"""The watchdog: a silent stop becomes an exit, judged by what the broker says.
+
+A worker can look alive and not advance: commits that stall, or crawl by one offset
+at a time (faust-streaming/faust#596). It also notices that the process itself was
+stopped, for then another worker may own its partitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from worker.errors import ExitCode, WorkerMustStop
+from worker.observe.records import Committed, Lag, Observer
+from worker.stream.contiguity import SourcePosition
+from worker.stream.healing import Healer
+
+logger = structlog.get_logger(__name__)
+
+TICK_S = 0.25
+PROBE_EVERY = 8  # ticks
+STALL_S = 10.0
+_BEHIND_S = (3.0, 5.5)  # when to try healing a partition that is idle behind its end, before giving up on it
+_PAUSE_SHARE = 0.8  # of the session timeout
+
+
+class Watchdog:
+    """Probes the broker every two seconds; `committed` is what it last said, by topic and partition."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Callable[[], Any],
+        recovered: Callable[[], bool],
+        flowing: Callable[[], bool],
+        healer: Healer,
+        sources: frozenset[str],
+        prefix: str,
+        session_timeout_s: float,
+        stall_s: Callable[[], float],
+        observer: Observer,
+    ) -> None:
+        self.committed: dict[tuple[str, int], int] = {}
+        self._consumer = consumer
+        self._recovered = recovered
+        self._flowing = flowing
+        self._healer = healer
+        self._sources = sources
+        self._prefix = prefix
+        self._stall_s = stall_s
+        self._pause_s = session_timeout_s * _PAUSE_SHARE
+        self._observer = observer
+        self._last_tick: float | None = None
+        self._unmoved: dict[Any, tuple[tuple[Any, int], float]] = {}
+        self._applied: deque[tuple[float, dict[SourcePosition, int]]] = deque()
+
+    def check_pause(self) -> None:
+        """Leave if the process or its loop stood still so long that it may have lost its partitions.
+
+        Raises:
+            WorkerMustStop: exit 73.
+        """
+        now = time.monotonic()
+        if self._last_tick is not None and now - self._last_tick > self._pause_s:
+            paused = now - self._last_tick
+            raise WorkerMustStop(ExitCode.LEASE_LOST, f"the process stood still for {paused:.1f} s")
+
+    def complaints(self) -> list[str]:
+        """Why the worker is not live: its loop stands still, or commits do while there is input. Any thread."""
+        now = time.monotonic()
+        found = [
+            f"{tp.topic}/{tp.partition} has input and no commit for {now - since:.0f} s"
+            for tp, (_, since) in list(self._unmoved.items())
+            if now - since > STALL_S
+        ]
+        if self._last_tick is not None and now - self._last_tick > self._pause_s:
+            found.append(f"the event loop stands still for {now - self._last_tick:.0f} s")
+        return found
+
+    async def run(self) -> None:
+        """Watch until something must be done about it."""
+        ticks = 0
+        while True:
+            self._last_tick = time.monotonic()
+            await asyncio.sleep(TICK_S)
+            self.check_pause()
+            self._last_tick = time.monotonic()
+            ticks += 1
+            positions = self._consumer()._thread.positions()  # noqa: SLF001 - our own subclass
+            if self._flowing():
+                await self._healer.check(positions)
+            else:
+                self._healer.postpone(positions)
+            if ticks % PROBE_EVERY == 0:
+                await self._probe_when_recovered(positions)
+
+    async def _probe_when_recovered(self, positions: list[SourcePosition]) -> None:
+        if not self._recovered():
+            self._unmoved.clear()
+            self._applied.clear()
+            return
+        try:
+            await self._probe(positions)
+        except (KafkaError, TimeoutError) as error:
+            # An outage is no stall: the client reconnects by itself, and time starts anew.
+            logger.warning("the broker did not answer the watchdog", error=type(error).__name__)
+            self._unmoved.clear()
+            self._applied.clear()
+
+    async def _probe(self, positions: list[SourcePosition]) -> None:
+        consumer = self._consumer()
+        thread = consumer._thread  # noqa: SLF001 - our own subclass
+        owned = [tp for tp in consumer.assignment() if tp.topic in self._sources]
+        reached = self._reached_before(positions)
+        offsets = await consumer.on_thread(thread.broker_offsets(owned)) if owned else {}
+        self._report(offsets, consumer.last_commit)
+        by_partition = {position.tp: position for position in positions}
+        for tp, (committed, end) in offsets.items():
+            position = by_partition.get(tp)
+            if position is not None and position.live and committed < reached.get(position, 0):
+                raise WorkerMustStop(
+                    ExitCode.STALLED,
+                    f"commits crawl: {tp} stands at {committed}, applied to {reached[position]} long ago",
+                )
+            await self._check_movement(tp, committed, end, position, thread.generation)
+
+    def _reached_before(self, positions: list[SourcePosition]) -> dict[SourcePosition, int]:
+        """How far each partition was applied a stall's length ago."""
+        now = time.monotonic()
+        self._applied.append((now, {position: position.done + 1 for position in positions}))
+        while len(self._applied) > 1 and self._applied[1][0] < now - STALL_S:
+            self._applied.popleft()
+        oldest, reached = self._applied[0]
+        return reached if oldest < now - STALL_S else {}
+
+    async def _check_movement(
+        self, tp: Any, committed: int, end: int, position: SourcePosition | None, generation: int | None
+    ) -> None:
+        if committed >= end:
+            self._unmoved.pop(tp, None)
+            return
+        now, mark = time.monotonic(), (generation, committed)
+        seen, since = self._unmoved.get(tp, (None, now))
+        if seen != mark:
+            self._unmoved[tp] = (mark, now)
+            return
+        idle = position is not None and position.done == position.last == position.chain[0]
+        if position is not None and idle and _BEHIND_S[0] < now - since < _BEHIND_S[1]:
+            await self._healer.heal(position, "idle behind the end")
+        elif now - since > self._stall_s():
+            raise WorkerMustStop(
+                ExitCode.STALLED, f"{tp} stands at {committed} of {end} and has not moved for {now - since:.0f} s"
+            )
+
+    def _report(self, offsets: dict[Any, tuple[int, int]], last_commit: float) -> None:
+        now = {(tp.topic, tp.partition): committed for tp, (committed, _) in offsets.items()}
+        for topic, partition in self.committed.keys() - now.keys():
+            self._observer.observe(Lag(topic.removeprefix(self._prefix), partition, None))
+        self.committed = now
+        for tp, (committed, end) in offsets.items():
+            lag = max(0, end - committed)
+            self._observer.observe(Lag(tp.topic.removeprefix(self._prefix), tp.partition, lag))
+        if last_commit:
+            self._observer.observe(Committed(last_commit))
