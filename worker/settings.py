@@ -31,7 +31,7 @@ _PRESETS: dict[Preset, dict[str, Any]] = {"default": {}, "paper": {"policy": "zc
 class Settings(BaseModel):
     """The effective settings of one process. An unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     bootstrap_servers: Annotated[str, Field(min_length=1)] = Field("127.0.0.1:9092", description="brokers")
     topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.$", max_length=100)] = Field(
@@ -124,8 +124,8 @@ def _from_file(config: Path | None) -> dict[str, Any]:
     if config is None and not path.exists():
         return {}
     try:
-        return {name.lower(): value for name, value in tomllib.loads(path.read_text()).items()}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        return {name.lower(): value for name, value in tomllib.loads(path.read_text("utf-8")).items()}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -37,9 +38,17 @@ def refusal(kind: Any, value: bytes | None) -> BadRecord:
     return refused.value
 
 
+def _refusal_or_none(value: bytes) -> BadRecord | None:
+    try:
+        events.parse(Query, value)
+    except BadRecord as refused:
+        return refused
+    return None
+
+
 def complaint(kind: Any, content: dict[str, Any]) -> str:
     """The message about an event that is JSON but not valid."""
-    refused = refusal(kind, orjson.dumps(content))
+    refused = refusal(kind, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
     assert refused.code == DeadLetterCode.INVALID_EVENT
     return refused.message
 
@@ -89,10 +98,9 @@ class TestJson:
         """The same for JSON of any type in any field."""
         for name in Query.model_fields:
             value = orjson.dumps({**QUERY, name: content})
-            try:
-                events.parse(Query, value)
-            except BadRecord as refused:
-                assert refused.code == DeadLetterCode.INVALID_EVENT  # noqa: PT017 - not every content is refused
+            refused = _refusal_or_none(value)
+            if refused is not None:
+                assert refused.code == DeadLetterCode.INVALID_EVENT
                 assert refused.message.startswith((name, "event: needs text or embedding"))
 
     def test_broken_json_comes_before_a_limit(self) -> None:

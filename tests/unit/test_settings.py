@@ -72,7 +72,7 @@ class TestSources:
     def test_the_environment_wins_over_the_file(self, empty_folder: Path) -> None:
         """And the file over the default; each setting knows where it came from."""
         file = empty_folder / "some.toml"
-        file.write_text('PILOT_POLICY = "zcl"\n'.replace("PILOT_", "").lower() + "http_port = 1\npark_s = 7\n")
+        file.write_text('policy = "zcl"\nhttp_port = 1\npark_s = 7\n')
         found, origins = settings.load(file, {"PILOT_HTTP_PORT": "2"})
         assert (found.http_port, found.park_s, found.policy, found.fallback) == (2, 7, "zcl", "reject")
         chosen = {name: origins[name] for name in ("http_port", "park_s", "policy", "fallback")}

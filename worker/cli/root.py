@@ -10,17 +10,18 @@ import click
 
 from worker.settings import Settings, load
 
+# Where each command is, and its line in the help, which must not import what commands need.
 _COMMANDS = {
-    "worker": "worker.cli.worker:worker",
-    "topics": "worker.cli.topics:topics",
-    "models": "worker.cli.models:models",
-    "budgets": "worker.cli.budgets:budgets",
-    "dead-letters": "worker.cli.dead_letters:dead_letters",
-    "pretrain": "worker.cli.pretrain:pretrain",
-    "evaluate": "worker.evaluate.command:evaluate",
-    "demo": "worker.demo.command:demo",
-    "kafka": "worker.cli.kafka:kafka",
-    "settings": "worker.cli.settings:settings",
+    "worker": ("worker.cli.worker:worker", "Run a worker."),
+    "topics": ("worker.cli.topics:topics", "Create all topics, or check them."),
+    "models": ("worker.cli.models:models", "The models that can be chosen."),
+    "budgets": ("worker.cli.budgets:budgets", "The users' limits per budget window."),
+    "dead-letters": ("worker.cli.dead_letters:dead_letters", "Records that could not be processed."),
+    "pretrain": ("worker.cli.pretrain:pretrain", "Build a prior artefact."),
+    "evaluate": ("worker.evaluate.command:evaluate", "Compare policies on a table of scores and costs."),
+    "demo": ("worker.demo.command:demo", "The main job on real prompts, from nothing to report."),
+    "kafka": ("worker.cli.kafka:kafka", "A local Apache Kafka for development."),
+    "settings": ("worker.cli.settings:settings", "The effective settings, their meaning and origin."),
 }
 
 
@@ -35,9 +36,14 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,6 +8,9 @@ the prior precision of δ is the identity:
     μ = Q⁻¹ (S_d/S_s·m + Σ_k u_k)     θ_k = u_k + M_k⁻¹ μ     Cov_k = M_k⁻¹ + M_k⁻¹ Q⁻¹ M_k⁻¹
 
 An arm without data has M_k = I and u_k = 0: it starts at the arms' mean, wide.
+
+Decisions whose feedback is still outstanding narrow the deviation and leave the mean
+alone: without them a router asks the same uncertain arm until the first answers come.
 """
 
 from __future__ import annotations
@@ -55,6 +58,46 @@ def _diagonal(dimension: int, context: float, intercept: float) -> FloatArray:
     return values
 
 
+class _Precision:
+    """M_k⁻¹ of every arm and Q⁻¹, in whitened coordinates."""
+
+    def __init__(self, evidence: FloatArray, ratio: FloatArray) -> None:
+        """Invert; `evidence` is A_k/σ² of shape (K, d, d), `ratio` the diagonal of S_d/S_s."""
+        identity = np.eye(len(ratio))
+        inverse = np.linalg.inv(identity + evidence)
+        self.m_inverse: FloatArray = (inverse + inverse.transpose(0, 2, 1)) / 2
+        q_inverse = np.linalg.inv(np.diag(ratio) + (identity - self.m_inverse).sum(axis=0))
+        self.q_inverse: FloatArray = (q_inverse + q_inverse.T) / 2
+        # The same memory as two dimensions: one matrix-vector product for all arms.
+        self.flat = self.m_inverse.reshape(-1, len(ratio))
+
+    def copy(self) -> _Precision:
+        twin = object.__new__(_Precision)
+        twin.m_inverse, twin.q_inverse = self.m_inverse.copy(), self.q_inverse.copy()
+        twin.flat = twin.m_inverse.reshape(self.flat.shape)
+        return twin
+
+    def add(self, k: int, z: FloatArray, noise: float) -> tuple[FloatArray, float]:
+        """M_k += zzᵀ/noise by rank-one updates; returns g = M_k⁻¹z and f = noise + zᵀg of before."""
+        inverse = self.m_inverse[k]
+        g = inverse.dot(z)
+        f = noise + float(z.dot(g))
+        inverse -= np.outer(g, g / f)
+        v = self.q_inverse.dot(g)
+        self.q_inverse -= np.outer(v, v / (f + float(g.dot(v))))
+        return g, f
+
+    def variance(self, g: FloatArray, z: FloatArray) -> FloatArray:
+        """zᵀCov_k z of shape (K,), from the rows g_k = M_k⁻¹z."""
+        variance: FloatArray = g.dot(z) + np.vecdot(g.dot(self.q_inverse), g)
+        return variance
+
+    def covariance(self) -> FloatArray:
+        """Cov_k of shape (K, d, d)."""
+        covariance: FloatArray = self.m_inverse + self.m_inverse @ self.q_inverse @ self.m_inverse
+        return covariance
+
+
 class CoupledArms:
     """The default reward model: Bayesian linear arms that learn from each other."""
 
@@ -68,8 +111,10 @@ class CoupledArms:
         self._anchor = self._ratio * self.hyper.mean(dimension) / self._scale
         self._solve(np.zeros((arms, dimension, dimension)), np.zeros((arms, dimension)))
 
-    def refresh(self, sums: Sequence[Moments]) -> None:
+    def refresh(self, sums: Sequence[Moments], outstanding: Sequence[FloatArray] = ()) -> None:
         """Solve exactly from the sums of each arm, prior data included.
+
+        `outstanding` are Σ w ψψᵀ of each arm's open decisions, K arrays of shape (d, d).
 
         Raises:
             ValueError: another number of sums than arms.
@@ -79,53 +124,64 @@ class CoupledArms:
         A = np.array([moments.A for moments in sums]).reshape(self.arms, self.dimension, self.dimension)
         b = np.array([moments.b for moments in sums]).reshape(self.arms, self.dimension)
         self._solve(A, b)
+        if outstanding:
+            self._spread = self._precision(A + np.array(outstanding))
+
+    def _precision(self, A: FloatArray) -> _Precision:
+        return _Precision(A * (self._scale[:, None] * self._scale / self.hyper.sigma2), self._ratio)
 
     def _solve(self, A: FloatArray, b: FloatArray) -> None:
-        identity = np.eye(self.dimension)
-        whitened = A * (self._scale[:, None] * self._scale / self.hyper.sigma2)
-        inverse = np.linalg.inv(identity + whitened)
-        self._m_inverse = (inverse + inverse.transpose(0, 2, 1)) / 2
-        self._u = np.einsum("kij,kj->ki", self._m_inverse, b * (self._scale / self.hyper.sigma2))
-        q_inverse = np.linalg.inv(np.diag(self._ratio) + (identity - self._m_inverse).sum(axis=0))
-        self._q_inverse = (q_inverse + q_inverse.T) / 2
+        self._settled = self._precision(A)
+        # With nothing open the deviation reads the same matrices.
+        self._spread = self._settled
+        self._u = np.einsum("kij,kj->ki", self._settled.m_inverse, b * (self._scale / self.hyper.sigma2))
         self._pull = self._anchor + self._u.sum(axis=0)
-        self._mu = self._q_inverse @ self._pull
-        # The same memory as two dimensions: one matrix-vector product for all arms.
-        self._flat = self._m_inverse.reshape(self.arms * self.dimension, self.dimension)
+        self._mu = self._settled.q_inverse @ self._pull
 
     def score(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Expected reward and its standard deviation, each of shape (K,)."""
         z = x * self._scale
         # The method `dot` costs half of what `@` does on arrays this small.
-        g = self._flat.dot(z).reshape(self.arms, self.dimension)
+        g = self._settled.flat.dot(z).reshape(self.arms, self.dimension)
         mean = self._u.dot(z) + g.dot(self._mu)
-        variance = g.dot(z) + np.vecdot(g.dot(self._q_inverse), g)
-        return mean, np.sqrt(variance)
+        if self._spread is not self._settled:
+            g = self._spread.flat.dot(z).reshape(self.arms, self.dimension)
+        return mean, np.sqrt(self._spread.variance(g, z))
 
     def score_many(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
         """`score` for contexts of shape (n, d): two arrays of shape (n, K)."""
         Z = X * self._scale
-        covariance = self._m_inverse + self._m_inverse @ self._q_inverse @ self._m_inverse
-        theta = self._u + self._m_inverse @ self._mu
-        variance = np.vecdot(Z @ covariance, Z)
+        theta = self._u + self._settled.m_inverse @ self._mu
+        variance = np.vecdot(Z @ self._spread.covariance(), Z)
         return Z @ theta.T, np.sqrt(variance.T)
 
-    def learn(self, k: int, x: FloatArray, r: float) -> None:
-        """Learn reward r of arm k in context x of shape (d,): rank-one, no solve."""
+    def learn(self, k: int, x: FloatArray, r: float, opened: float = 0.0) -> None:
+        """Learn reward r of arm k in context x of shape (d,): rank-one, no solve.
+
+        `opened` is the weight with which this decision was opened before.
+        """
         z = x * self._scale
-        inverse, u = self._m_inverse[k], self._u[k]
-        g = inverse.dot(z)
-        f = self.hyper.sigma2 + z.dot(g)
-        step = g * ((r - z.dot(u)) / f)
-        inverse -= np.outer(g, g / f)
+        u = self._u[k]
+        error = r - float(z.dot(u))
+        if self._spread is not self._settled and opened < 1.0:
+            self._spread.add(k, z, self.hyper.sigma2 / (1.0 - opened))
+        g, f = self._settled.add(k, z, self.hyper.sigma2)
+        step = g * (error / f)
         u += step
         self._pull += step
-        v = self._q_inverse.dot(g)
-        self._q_inverse -= np.outer(v, v / (f + g.dot(v)))
-        self._mu = self._q_inverse.dot(self._pull)
+        self._mu = self._settled.q_inverse.dot(self._pull)
+
+    def open(self, k: int, x: FloatArray, weight: float = 1.0) -> None:
+        """Narrow the deviation by a decision for arm k whose reward is to come.
+
+        `weight`, above 0, is the probability that it comes; `refresh` forgets what was opened.
+        """
+        if self._spread is self._settled:
+            self._spread = self._settled.copy()
+        self._spread.add(k, x * self._scale, self.hyper.sigma2 / weight)
 
     @property
     def coefficients(self) -> FloatArray:
         """θ̂ of every arm in the coordinates of the context, shape (K, d)."""
-        theta: FloatArray = (self._u + self._m_inverse @ self._mu) * self._scale
+        theta: FloatArray = (self._u + self._settled.m_inverse @ self._mu) * self._scale
         return theta

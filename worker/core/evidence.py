@@ -34,23 +34,28 @@ def log_evidence(sums: Sequence[Moments], hyper: Hyper) -> float:
 
 
 def choose(sums: Sequence[Moments], start: Hyper | None = None) -> Hyper:
-    """The most probable hyper-parameters, searched from `start`; its intercept values are kept.
+    """The most probable hyper-parameters for these sums; without any reward `start` itself.
 
-    Without any reward that is `start` itself. Takes tenths of a second: not for the event loop.
+    Takes tenths of a second: not for the event loop.
     """
     hyper = start or Hyper()
     if not any(moments.n for moments in sums):
         return hyper
     stacked = _stacked(sums)
+    return maximise(lambda candidate: _evidence(*stacked, candidate), hyper)
+
+
+def maximise(evidence: Callable[[Hyper], float], start: Hyper) -> Hyper:
+    """The hyper-parameters of highest evidence + log hyper-prior; the intercept values of `start` are kept."""
 
     def loss(point: FloatArray) -> float:
         bounded = _bounded(point)
         prior = -0.5 * float(((bounded - _CENTRES) ** 2).sum())
         # Outside the bounds the value goes on as at the edge, less the distance: a simplex finds its way back.
-        return float(np.abs(point - bounded).sum()) - prior - _evidence(*stacked, _at(bounded, hyper))
+        return float(np.abs(point - bounded).sum()) - prior - evidence(_at(bounded, start))
 
-    values = np.log([hyper.tau_d2, hyper.tau_s2, hyper.sigma2])
-    return _at(_bounded(_minimum(loss, values)), hyper)
+    values = np.log([start.tau_d2, start.tau_s2, start.sigma2])
+    return _at(_bounded(_minimum(loss, values)), start)
 
 
 def _stacked(sums: Sequence[Moments]) -> tuple[FloatArray, FloatArray, int, float]:

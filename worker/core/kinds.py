@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.core.verdict import FloatArray
-from worker.core.words import word_counts
+from worker.core.words import hashed_words
 
 MAX_TASKS = 32
 TASK_BUCKETS = 16
@@ -90,6 +90,11 @@ class Clusters:
 
 
 def word_vectors(texts: Sequence[str | None], idf: FloatArray, directions: FloatArray, weight: float) -> FloatArray:
-    """Weighted unit vectors of the texts' words, shape (n, w)."""
-    weighted: FloatArray = weight * unit((word_counts(texts) * idf) @ directions.T)
+    """Weighted unit vectors of the texts' words, shape (n, w); zeros where there is no text."""
+    vectors = np.zeros((len(texts), len(directions)))
+    for row, text in zip(vectors, texts, strict=True):
+        if text is not None:
+            buckets, logs = hashed_words(text)
+            row[:] = directions[:, buckets].dot(logs * idf[buckets])
+    weighted: FloatArray = weight * unit(vectors)
     return weighted

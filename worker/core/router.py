@@ -227,7 +227,7 @@ class Router:
         eligible = weighed.codes == ELIGIBLE
         left = 1.0 if limited is None else self._demand.left(limited)
         score = self._with_bonus(weighed.mean, weighed.deviation)
-        view = View(request.query_id, score, weighed.estimate.expected, eligible, limited, left)
+        view = View(request.query_id, score, weighed.estimate.expected, eligible, limited, left, request.user_id)
         choice = self._policy.choose(view)
         if choice.threshold is not None:
             weighed.codes[choice.threshold] = THRESHOLD

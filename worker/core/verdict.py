@@ -30,6 +30,7 @@ class Request:
     models: frozenset[str] | None = None
     requires: frozenset[str] = frozenset()
     max_cost_nanos: int | None = None
+    user_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class _Caller:
         tally = self._tally
         await _until(lambda: len(tally.answers) == len(self._planned) and not self._busy, ANSWER_TIMEOUT_S)
         await _until(lambda: tally.repeats >= tally.sent["repeated queries"], ANSWER_TIMEOUT_S)
-        await _until(lambda: tally.dead.total() >= tally.expected_dead.total(), settle_s)
+        await _until(lambda: len(tally.letters) >= tally.expected_dead.total(), settle_s)
 
     async def read_decisions(self) -> None:
         async for record in self._wire.read("decisions"):
@@ -79,7 +79,9 @@ class _Caller:
 
     async def read_dead_letters(self) -> None:
         async for record in self._wire.read("dead-letters"):
-            self._tally.dead[dict(record.headers)["pilot.error.code"].decode()] += 1
+            headers = {name: content.decode() for name, content in record.headers}
+            source = tuple(headers[f"pilot.source.{part}"] for part in ("topic", "partition", "offset"))
+            self._tally.set_aside(source, headers["pilot.error.code"])
 
     def _receive(self, value: bytes, now_ms: float) -> None:
         decision = json.loads(value)

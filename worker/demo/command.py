@@ -9,6 +9,8 @@ import click
 
 from worker.errors import UsageError
 
+LOG_WIDTH = 160  # a line of a log is not cut at 80
+
 
 @click.command()
 @click.option("--queries", default=1800, show_default=True, type=click.IntRange(1), help="How many prompts to route.")
@@ -33,7 +35,10 @@ def demo(
 
     from worker.demo import run
 
-    run.run(run.Options(queries, users, policy, preset, bootstrap, keep, _folder(out)), Console())
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, LOG_WIDTH)
+    run.run(run.Options(queries, users, policy, preset, bootstrap, keep, _folder(out)), console)
 
 
 def _folder(out: Path | None) -> Path:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from worker.core.verdict import FloatArray
 from worker.demo import data
 from worker.demo.data import Dataset
+from worker.demo.embeddings import embed
 from worker.demo.plan import Plan
 from worker.demo.supervise import clean_environment, pilot
 from worker.errors import OperationFailed
@@ -28,7 +28,6 @@ PARTITIONS = 4
 PARK_S = 15
 # Workers load the encoder before they are ready; the budget window opens this long after their start.
 OPENS_AFTER_S = 30
-ENCODE_CHUNK = 64
 
 Say = Callable[[str], None]
 Environment = dict[str, str]
@@ -87,11 +86,7 @@ def build_prior(deployment: Deployment, dataset: Dataset, plan: Plan, say: Say) 
     encoder = sentence.load(deployment.settings.encoder, deployment.settings.embedding_dim)
 
     def encode(texts: Sequence[str]) -> FloatArray:
-        chunks = []
-        for begin in range(0, len(texts), ENCODE_CHUNK):
-            say(f"encoding prompts: {begin:,} of {len(texts):,}")
-            chunks.append(encoder.encode(texts[begin : begin + ENCODE_CHUNK]))
-        return np.concatenate(chunks).astype(np.float64)
+        return embed(encoder, texts, say)
 
     scores = deployment.folder / "prior.jsonl"
     data.write_table(scores, dataset.prior, dataset.names)

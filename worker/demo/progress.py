@@ -85,7 +85,7 @@ def _figures(tally: Tally, planned: int) -> list[tuple[str, str]]:
         ("decisions", f"{len(tally.answers):,}"),
         ("rejected", f"{tally.rejected:,}"),
         ("feedback", f"{tally.sent['feedback']:,}"),
-        ("dead letters", f"{tally.dead.total():,}"),
+        ("dead letters", f"{len(tally.letters):,}"),
         ("spent USD", f"{tally.spent_usd:.4f}"),
         ("of the best's quality", f"{tally.quality_share:.1%}"),
     ]

@@ -13,6 +13,7 @@ from worker.demo.results import PERCENTILES, Results
 from worker.demo.supervise import Worker
 from worker.demo.tally import Tally
 
+LEARNED_IS = "Rewards learned, costs settled and mean output tokens are those of `pilot models list`."
 ERRORS_ARE = "± is the standard error of a paired bootstrap over the queries."
 
 
@@ -44,7 +45,7 @@ def show(console: Console, section: Section) -> None:
     """Print a section as a table."""
     table = Table(title=section.title, title_justify="left", caption=section.note or None, caption_justify="left")
     for number, name in enumerate(section.header):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in section.rows:
         table.add_row(*row)
     console.print(table)
@@ -63,7 +64,7 @@ def _comparisons(results: Results) -> Section:
         )
         for each in results.comparisons
     )
-    header = ("way of choosing", "mean reward", "of the best's quality", "USD", "of its cost", "rejected")
+    header = ("way of choosing", "reward", "of best's quality", "USD", "of its cost", "rejected")
     note = (
         f"{ERRORS_ARE} Always the best, always the cheapest and random know no budget; the gateway falls back "
         "within each user's budget; the static mix is the best one of two models in hindsight for the router's spend."
@@ -98,7 +99,7 @@ def _learning(tally: Tally, learned: Sequence[dict[str, Any]]) -> Section:
     names = [answer.model for answer in tally.answers.values()]
     rows = tuple(
         (
-            each["model"],
+            each["model"].rpartition("/")[2],
             str(names.count(each["model"])),
             str(each["observations"]),
             str(each["costs_settled"]),
@@ -107,8 +108,8 @@ def _learning(tally: Tally, learned: Sequence[dict[str, Any]]) -> Section:
         )
         for each in learned
     )
-    header = ("model", "decisions", "rewards learned", "costs settled", "mean reward", "mean output tokens")
-    return Section("What the router learned", header, rows, "From `pilot models list --json`.")
+    header = ("model", "decisions", "rewards", "costs", "mean reward", "output tokens")
+    return Section("What the router learned", header, rows, LEARNED_IS)
 
 
 def _dead_letters(tally: Tally) -> Section:
@@ -118,7 +119,7 @@ def _dead_letters(tally: Tally) -> Section:
 
 
 def _facts(results: Results, tally: Tally, workers: Sequence[Worker]) -> Section:
-    repeats = f"{tally.repeats_same} of {tally.sent['repeated queries']}"
+    repeats = f"{tally.sent['repeated queries']} / {tally.repeats_same} / {tally.repeats_different}"
     ready = ", ".join(f"{worker.ready_after_s:.1f} s" for worker in workers if worker.ready_after_s is not None)
     facts = {
         "queries asked": f"{tally.sent['queries']:,}",
@@ -126,7 +127,7 @@ def _facts(results: Results, tally: Tally, workers: Sequence[Worker]) -> Section
         "decisions a second, overall / best second": f"{results.speed.overall:.1f} / {results.speed.best_second}",
         "workers, start to ready": ready,
         "workers restarted": str(sum(worker.restarts for worker in workers)),
-        "repeated queries answered with the same bytes": repeats,
+        "queries asked twice / decisions again, same bytes / other bytes": repeats,
         "feedback before its query": str(tally.sent["early feedback"]),
         "feedback sent twice": str(tally.sent["repeated feedback"]),
         "records of feedback": f"{tally.sent['feedback']:,}",

@@ -37,7 +37,7 @@ class Tally:
     repeats_same: int = 0
     repeats_different: int = 0
     expected_dead: Counter[str] = field(default_factory=Counter)
-    dead: Counter[str] = field(default_factory=Counter)
+    letters: dict[tuple[str, ...], str] = field(default_factory=dict)
     policy: str = ""
     spent_usd: float = 0.0
     earned: float = 0.0
@@ -56,6 +56,15 @@ class Tally:
             self.repeats_same += 1
         else:
             self.repeats_different += 1
+
+    def set_aside(self, source: tuple[str, ...], code: str) -> None:
+        """Count a dead letter once by where its record came from: delivery is at least once."""
+        self.letters[source] = code
+
+    @property
+    def dead(self) -> Counter[str]:
+        """Records set aside, by code."""
+        return Counter(self.letters.values())
 
     @property
     def repeats(self) -> int:

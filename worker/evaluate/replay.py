@@ -104,7 +104,7 @@ class Replay:
         )  # fmt: skip
         for number, (row, user, window, elapsed, left) in enumerate(rounds):
             purse = purses[window][user] or _open(purses, window, user, float(limits[user]))
-            verdict = self._decide(f"{seed}:{number}", row, purse.account(elapsed, left))
+            verdict = self._decide(f"{seed}:{number}", str(user), row, purse.account(elapsed, left))
             purse.queries += 1
             due.append(self._call(row, purse, verdict))
             if verdict.model is not None:
@@ -116,9 +116,9 @@ class Replay:
         seconds = time.perf_counter() - began
         return self._outcome(traffic, choice, _spent(purses, size), np.broadcast_to(limits, size), seconds)
 
-    def _decide(self, query_id: str, row: int, account: Account) -> Verdict:
+    def _decide(self, query_id: str, user_id: str, row: int, account: Account) -> Verdict:
         bounds = self._table.bounds
-        request = Request(query_id, self._contexts[row], text_bytes=self._bytes[row])
+        request = Request(query_id, self._contexts[row], text_bytes=self._bytes[row], user_id=user_id)
         return self._router.decide(request, account, None if bounds is None else bounds[row])
 
     def _call(self, row: int, purse: _Purse, verdict: Verdict) -> _Due | None:

@@ -24,7 +24,7 @@ from worker.errors import OperationFailed
 
 MIN_JAVA = 17
 WAYS_OUT = "install it, or run `docker compose up -d kafka` and set PILOT_BOOTSTRAP_SERVERS to that broker"
-_POM = files("worker.kafka").joinpath("pom.xml")
+POM = files("worker.kafka").joinpath("pom.xml")
 
 
 def java() -> str:
@@ -52,7 +52,7 @@ def jars(cache: Path | None = None) -> Path:
         OperationFailed: Maven is missing or could not resolve the pom.
     """
     root = cache if cache is not None else user_cache_path("pilot-router") / "kafka"
-    pom = _POM.read_bytes()
+    pom = POM.read_bytes()
     complete = root / hashlib.sha256(pom).hexdigest()[:16]
     if complete.is_dir():
         return complete

@@ -1,4 +1,4 @@
-"""Fits the context features on prompts: projection, task indicators, clusters."""
+"""Fits the context features on prompts: projection, task indicators, clusters; draws a sample to plan with."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from worker.core.projection import Projection, fit, stored
 from worker.core.verdict import FloatArray
 from worker.core.words import word_counts
 
+SAMPLE = 400
 CLUSTERS = 32
 WORD_DIRECTIONS = 64
 WORD_WEIGHT = 0.7
@@ -43,6 +44,14 @@ def fit_clusters(embeddings: FloatArray, texts: Sequence[str], *, seed: int = 0)
     joint = np.hstack([unit(embeddings), vectors])
     found = KMeans(count, n_init=4, random_state=seed).fit(joint)
     return Clusters(idf, directions, stored(found.cluster_centers_), WORD_WEIGHT)
+
+
+def sample(contexts: FloatArray, seed: int = 0) -> FloatArray:
+    """At most 400 contexts to plan with, drawn without replacement."""
+    if len(contexts) <= SAMPLE:
+        return contexts
+    chosen: FloatArray = contexts[np.random.default_rng(seed).choice(len(contexts), SAMPLE, replace=False)]
+    return chosen
 
 
 def _word_directions(weighted: FloatArray, seed: int) -> FloatArray:

@@ -48,10 +48,7 @@ def read_scores(
     chosen = _models(frame, path, reward_prefix, models)
     rewards = np.column_stack([_numbers(frame, path, reward_prefix + model, most=1.0) for model in chosen])
     costs = np.column_stack([_numbers(frame, path, cost_prefix + model) for model in chosen])
-    tasks: list[str | None] = [None] * len(frame)
-    if task_column is not None:
-        tasks = _labels(_column(frame, path, task_column))
-    return Scores(read_texts(frame, path, text_column), tasks, chosen, rewards, costs)
+    return Scores(read_texts(frame, path, text_column), read_labels(frame, path, task_column), chosen, rewards, costs)
 
 
 def read_frame(path: Path) -> pd.DataFrame:
@@ -86,14 +83,21 @@ def read_texts(frame: pd.DataFrame, path: Path, column: str) -> list[str]:
     return values
 
 
+def read_labels(frame: pd.DataFrame, path: Path, column: str | None) -> list[str | None]:
+    """The task of each row, None where it is empty or no column was named.
+
+    Raises:
+        UsageError: no such column.
+    """
+    if column is None:
+        return [None] * len(frame)
+    return [None if pd.isna(value) else str(value) for value in _column(frame, path, column).tolist()]
+
+
 def _column(frame: pd.DataFrame, path: Path, column: str) -> pd.Series:
     if column not in frame.columns:
         raise UsageError(f"{path}: no column {column!r}; it has {', '.join(map(str, frame.columns))}")
     return frame[column]
-
-
-def _labels(column: pd.Series) -> list[str | None]:
-    return [None if pd.isna(value) else str(value) for value in column.tolist()]
 
 
 def _models(frame: pd.DataFrame, path: Path, prefix: str, named: Sequence[str]) -> tuple[str, ...]:

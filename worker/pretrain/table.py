@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from worker.core.costs import LogRidge, log_costs
+from worker.core.evidence import choose
 from worker.core.prior import Prior
-from worker.core.projection import Projection, fit
+from worker.core.projection import Projection
 from worker.core.statistics import ArmStatistics, Moments
 from worker.core.verdict import FloatArray
+from worker.pretrain.features import fit_features, sample
 from worker.pretrain.scores import read_scores
 
-SAMPLE = 400
-SEED = 20250828
 BYTES_PER_TOKEN = 4
 
 Progress = Callable[[str], None]
@@ -34,14 +34,15 @@ def build(
     encoder_id: str,
     tasks: Sequence[str | None] | None = None,
     projection: Projection | None = None,
-    seed: int = SEED,
+    seed: int = 0,
 ) -> Prior:
     """Rewards 0..1 and costs in USD of shape (n, K), embeddings (n, E) → a prior of kind `table`.
 
-    The projection is fitted on these prompts unless one is given.
+    Projection and features are fitted on these prompts unless given, the hyper-parameters
+    are chosen by evidence.
     """
     kinds = list(tasks) if tasks is not None else [None] * len(prompts)
-    fitted = projection or fit(embeddings, encoder_id)
+    fitted = projection or fit_features(embeddings, encoder_id, prompts, kinds, seed=seed)
     contexts = fitted.contexts(embeddings, prompts, kinds)
     dimension = fitted.dimension
     learned = [ArmStatistics(Moments.of(contexts, r), Moments.zeros(dimension)) for r in rewards.T]
@@ -53,20 +54,13 @@ def build(
         contexts=sample(contexts, seed),
         models=tuple(models),
         statistics=dict(zip(models, learned, strict=True)),
+        hyper=choose([arm.reward for arm in learned]),
         log_costs=dict(zip(models, priced, strict=True)),
         mean_costs=dict(zip(models, mean_costs.tolist(), strict=True)),
         calibration=dict(zip(models, _calibration(contexts, costs, priced), strict=True)),
         input_tokens=float(np.mean([math.ceil(len(text.encode()) / BYTES_PER_TOKEN) for text in prompts])),
         report={"prompts": len(prompts), "mean_rewards": rewards.mean(axis=0).tolist(), "dimension": dimension},
     )
-
-
-def sample(contexts: FloatArray, seed: int = SEED) -> FloatArray:
-    """At most 400 contexts, drawn without replacement."""
-    if len(contexts) <= SAMPLE:
-        return contexts
-    chosen: FloatArray = contexts[np.random.default_rng(seed).choice(len(contexts), SAMPLE, replace=False)]
-    return chosen
 
 
 def _calibration(contexts: FloatArray, costs: FloatArray, priced: Sequence[Moments]) -> list[float]:

@@ -112,7 +112,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     catalog = Catalog(on_change=lambda: router.set_arms(catalog.arms), on_bad=on_bad)
     budgets = Budgets(on_bad=on_bad)
     replica = Replica(settings, prior.fingerprint, router.refresh, observer)
-    encoder = _encoder(settings, prior)
+    encoder = _encoder(settings, prior, observer)
     sweeper = Sweeper(
         settings=settings, partitions=partitions, tenure=tenure, tables=tables,
         committed=lambda topic, partition: guard.committed.get((topic, partition)),
@@ -212,7 +212,7 @@ def _agent(app: faust.App, settings: Settings, topic: str, partitions: int, inta
     app.agent(source, name=f"{settings.application_id}.{topic}", concurrency=1)(exits.guarded(topic, intake.run))
 
 
-def _encoder(settings: Settings, prior: Prior) -> AsyncEncoder:
+def _encoder(settings: Settings, prior: Prior, observer: Observer) -> AsyncEncoder:
     encoder = SentenceEncoder(settings.encoder, settings.embedding_dim)
     if prior.encoder != encoder.identity or prior.projection.embedding_dimension != settings.embedding_dim:
         raise UsageError(
@@ -220,7 +220,7 @@ def _encoder(settings: Settings, prior: Prior) -> AsyncEncoder:
             f"the prior ({prior.encoder}, {prior.projection.embedding_dimension}): set them alike, or build a prior "
             "with `pilot pretrain texts`"
         )
-    return AsyncEncoder(CachedEncoder(encoder))
+    return AsyncEncoder(CachedEncoder(encoder, observer=observer))
 
 
 def _watchdog(

@@ -245,6 +245,7 @@ def _request(prepared: Prepared) -> Request:
     query = prepared.query
     return Request(
         query_id=query.query_id,
+        user_id=query.user_id,
         context=prepared.context,
         input_tokens=query.input_tokens,
         text_bytes=None if query.text is None else len(query.text.encode()),

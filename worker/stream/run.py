@@ -70,6 +70,7 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
         policy=settings.policy, window_s=settings.budget_window_s, http_port=server.port, fingerprint=prior.fingerprint,
     )  # fmt: skip
     services = [watched(name, work) for name, work in worker.lane_services().items()]
+    services.append(watched("encoder", worker.encoder.warm_up()))
     started = await _until_stopped(_start(worker), stop)
     if started is not None:
         services += [watched("watchdog", worker.watchdog.run()), watched("sweeper", _sweep(worker))]
@@ -123,6 +124,8 @@ def _unready(worker: Worker) -> list[str]:
     reasons = []
     if not worker.recovered:
         reasons.append("tables are recovering")
+    if not worker.encoder.warm:
+        reasons.append("the encoder is loading")
     reasons += [
         f"{follower.topic} is still being read" for follower in worker.followers if not follower.caught_up.is_set()
     ]

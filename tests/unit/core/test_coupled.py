@@ -139,3 +139,60 @@ def test_no_arms_at_all_scores_nothing() -> None:
     model = CoupledArms(0, D)
     model.refresh([])
     assert model.score(np.ones(D))[0].shape == (0,)
+
+
+class TestOpenDecisions:
+    """Decisions without their reward narrow the deviation and leave the mean alone."""
+
+    def played(self) -> tuple[CoupledArms, list[Moments], FloatArray]:
+        arms, X, r = rounds(3)
+        sums = sums_of(arms, X, r)
+        model = CoupledArms(K, D, HYPER)
+        model.refresh(sums)
+        return model, sums, rounds(33, 6)[1]
+
+    def test_opening_equals_the_dense_deviation_and_keeps_the_mean(self) -> None:
+        """The deviation is that of A plus the weighted open contexts, the mean that of A alone."""
+        model, sums, X = self.played()
+        before = model.score(X[0])[0]
+        for k, x in enumerate(X[1:3]):
+            model.open(k, x, 0.4)
+            sums[k].A += 0.4 * np.outer(x, x)
+        wider = CoupledArms(K, D, HYPER)
+        wider.refresh(sums)
+        np.testing.assert_array_equal(model.score(X[0])[0], before)
+        np.testing.assert_allclose(model.score(X[0])[1], wider.score(X[0])[1], rtol=1e-9)
+        np.testing.assert_allclose(model.score_many(X)[1][0], model.score(X[0])[1], rtol=1e-9)
+
+    def test_refresh_with_sums_of_open_ones_is_the_same(self) -> None:
+        """A solve from sums and open sums equals opening one by one."""
+        model, sums, X = self.played()
+        outstanding = [np.zeros((D, D)) for _ in range(K)]
+        for x in X[1:]:
+            model.open(1, x, 0.5)
+            outstanding[1] += 0.5 * np.outer(x, x)
+        other = CoupledArms(K, D, HYPER)
+        other.refresh(sums, outstanding)
+        for found, expected in zip(model.score(X[0]), other.score(X[0]), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+    def test_reward_of_an_opened_decision_counts_once(self) -> None:
+        """When the reward comes, the deviation ends where plain learning ends."""
+        model, _, X = self.played()
+        plain, _, _ = self.played()
+        model.open(2, X[1], 0.3)
+        model.open(0, X[2], 1.0)
+        model.learn(2, X[1], 0.9, opened=0.3)
+        model.learn(0, X[2], 0.1, opened=1.0)
+        plain.learn(2, X[1], 0.9)
+        plain.learn(0, X[2], 0.1)
+        for found, expected in zip(model.score(X[0]), plain.score(X[0]), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+    def test_next_refresh_forgets_them(self) -> None:
+        """What is open is said anew at each refresh."""
+        model, sums, X = self.played()
+        before = model.score(X[0])
+        model.open(1, X[1])
+        model.refresh(sums)
+        np.testing.assert_allclose(model.score(X[0])[1], before[1], rtol=1e-12)

@@ -105,6 +105,20 @@ def test_repeated_decision_must_be_the_same_bytes(tally: Tally) -> None:
     assert (tally.repeats_same, tally.repeats_different) == (1, 1)
 
 
+def test_dead_letter_delivered_twice_counts_once(tally: Tally) -> None:
+    """A dead letter is known by where its record came from, since delivery is at least once."""
+    for _ in range(2):
+        tally.set_aside(("queries", "0", "7"), "invalid_key")
+    assert tally.dead == {"invalid_key": 1}
+
+
+def test_a_decision_repeated_with_other_bytes_is_a_problem(tally: Tally, planned: Plan) -> None:
+    """A second decision on a query that differs from the first is named."""
+    tally.repeated("q0", b"{ }")
+    wrong = verify.problems(tally, planned, _learned(3, 3), all_learn=True)
+    assert wrong == ["repeated decisions with other bytes: 1 instead of 0"]
+
+
 def test_a_run_as_promised_has_no_problems(tally: Tally, planned: Plan) -> None:
     """Every query answered, every routed one learned and settled: nothing to complain about."""
     assert verify.problems(tally, planned, _learned(3, 3), all_learn=True) == []
@@ -137,7 +151,7 @@ def test_report_stands_alone(tally: Tally, planned: Plan, tiny: Dataset, tmp_pat
 
 def test_report_escapes_what_it_shows(tally: Tally, planned: Plan, tiny: Dataset, tmp_path: Path) -> None:
     """A name with markup in it is shown, not run."""
-    tally.dead["<b>odd</b>"] += 1
+    tally.set_aside(("queries", "0", "7"), "<b>odd</b>")
     found = results.evaluate(tally, planned, "pacing")
     path = tmp_path / "report.html"
     report.write(path, found, planned, summary.sections(found, tally, [], _learned(3, 3)), tiny.names)

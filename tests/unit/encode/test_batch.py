@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.unit.encode.counting import CountingEncoder
 from worker.encode import AsyncEncoder, Floats
+from worker.errors import UsageError
 
 
 async def _all(encoder: AsyncEncoder, texts: list[str]) -> list[Floats]:
@@ -76,3 +79,24 @@ async def test_closing_finishes_what_waits() -> None:
     assert waiting.done() or (await waiting).shape == (8,)
     with pytest.raises(RuntimeError):
         await encoder.encode("late")
+
+
+async def test_it_is_warm_after_the_first_text() -> None:
+    """Readiness can wait until the weights are loaded; a model that cannot be loaded is said at once."""
+    async with AsyncEncoder(CountingEncoder()) as encoder:
+        assert not encoder.warm
+        await encoder.warm_up()
+        assert encoder.warm
+
+
+async def test_an_encoder_that_cannot_be_loaded_is_never_warm() -> None:
+    """The error comes from `warm_up`, before any query does."""
+    with pytest.raises(UsageError, match="PILOT_ENCODER"):
+        await AsyncEncoder(Unusable()).warm_up()
+
+
+class Unusable(CountingEncoder):
+    """A model whose weights are missing."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        raise UsageError(f"PILOT_ENCODER: no weights for {len(texts)} texts")

@@ -1,20 +1,23 @@
 """Budget policies: the rules that turn scores, costs and a budget into a choice."""
 
 from worker.core.policies.base import Policy
+from worker.core.policies.floor import Floor
 from worker.core.policies.pacing import Pacing
 from worker.core.policies.unlimited import Unlimited
+from worker.core.policies.zcl import Zcl
 
-SUPPORTED = ("pacing", "unlimited")
+SUPPORTED = (Pacing.name, Zcl.name, Floor.name, Unlimited.name)
 
 
-def create(name: str, quality_floor: float) -> Policy:  # noqa: ARG001 - only `floor` has one
-    """The policy of this name.
+def create(name: str, quality_floor: float) -> Policy:
+    """The policy of this name; `quality_floor` is the share of quality that `floor` keeps.
 
     Raises:
         ValueError: no such policy.
     """
-    if name == Pacing.name:
-        return Pacing()
-    if name == Unlimited.name:
-        return Unlimited()
+    if name == Floor.name:
+        return Floor(quality_floor)
+    for kind in (Pacing, Zcl, Unlimited):
+        if name == kind.name:
+            return kind()
     raise ValueError(f"policy {name!r}: one of {', '.join(SUPPORTED)}")

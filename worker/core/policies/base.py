@@ -31,6 +31,7 @@ class View:
     eligible: Mask
     account: Account | None = None
     left: float = 1.0
+    user_id: str = ""
 
     @property
     def unspent_usd(self) -> float:

@@ -1,0 +1,41 @@
+# `make` lists the targets. Everything runs inside .venv, which `make setup` creates in this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The numeric libraries gain nothing from more threads here, and two workers would fight for them.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install everything into .venv; quick when nothing changed
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	touch $(STAMP)
+
+demo: setup ## Route real prompts through Kafka and two workers, then report (ARGS="--queries 600")
+	$(BIN)/pilot demo $(ARGS)
+
+test: setup ## Run all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
+	$(BIN)/pytest $(ARGS)
+
+check: setup ## Lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## Run the benchmarks
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean: ## Remove caches and build output; .venv and data stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find worker tests benchmarks scripts -name __pycache__ -prune -exec rm -rf {} +
