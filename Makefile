@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Route real prompts through Kafka and two workers, then report (ARGS="--queries 600")
 	$(BIN)/pilot demo $(ARGS)
 
-test: setup ## Run all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
+test: check ## Lint, types and all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
 	$(BIN)/pytest $(ARGS)
 
 check: setup ## Lint, formatting and types

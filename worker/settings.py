@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from worker.errors import UsageError
 
@@ -28,12 +28,20 @@ ReserveMode = Literal["expected", "quantile", "worst_case"]
 _PRESETS: dict[Preset, dict[str, Any]] = {"default": {}, "paper": {"policy": "zcl"}}
 
 
+def _servers(value: str) -> str:
+    for server in value.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+            raise ValueError("needs host:port, several separated by commas")
+    return value
+
+
 class Settings(BaseModel):
     """The effective settings of one process. An unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    bootstrap_servers: Annotated[str, Field(min_length=1)] = Field("127.0.0.1:9092", description="brokers")
+    bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field("127.0.0.1:9092", description="brokers")
     topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.$", max_length=100)] = Field(
         "pilot.", description="names of topics, consumer group and changelogs; ends with a dot"
     )

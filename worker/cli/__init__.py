@@ -18,13 +18,13 @@ from worker.errors import ExitCode, OperationFailed, UsageError, WorkerMustStop
 
 def main() -> None:
     """Entry point of the console script."""
+    # Its retries would hide our one line; `pilot worker` sets up its own logging.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; a failure is one line on stderr."""
-    # Its retries would hide our one line; `pilot worker` sets up its own logging.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         result = pilot.main(args=list(arguments), prog_name="pilot", standalone_mode=False)
         sys.stdout.flush()

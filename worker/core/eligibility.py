@@ -96,16 +96,18 @@ def screen(
     """
     if not len(codes) or codes.all():
         return "no_model"
-    if bounded_only and available is not None and not _exclude(codes, reservations == NO_BOUND, UNBOUNDED):
+    if bounded_only and available is not None and _none_left(codes, reservations == NO_BOUND, UNBOUNDED):
         return "unbounded"
-    if max_cost is not None and not _exclude(codes, reservations > max_cost, MAX_COST):
+    if max_cost is not None and _none_left(codes, reservations > max_cost, MAX_COST):
         return "max_cost"
-    if available is not None and not _exclude(codes, reservations > available, BUDGET):
+    if available is not None and _none_left(codes, reservations > available, BUDGET):
         return "budget_exhausted"
     return None
 
 
-def _exclude(codes: Codes, where: Mask, code: int) -> bool:
-    """Whether an arm is left after those that `where` names got the code."""
+def _none_left(codes: Codes, where: Mask, code: int) -> bool:
+    """Whether no arm is left after those that `where` names got the code."""
+    if not where.any():
+        return False
     codes[(codes == ELIGIBLE) & where] = code
-    return not codes.all()
+    return bool(codes.all())

@@ -25,6 +25,7 @@ from worker.core.eligibility import (
     NO_BOUND,
     THRESHOLD,
     Codes,
+    Mask,
     Nanos,
     Screen,
     nanos,
@@ -38,6 +39,7 @@ from worker.core.prior import Prior
 from worker.core.reservoir import Reservoir
 from worker.core.statistics import ArmStatistics
 from worker.core.verdict import Account, Candidate, FloatArray, Reason, Request, Verdict
+from worker.money import to_nanos
 
 PLAN_EVERY = 200  # decisions
 PLAN_EVERY_EARLY = 25  # while scores still move
@@ -227,21 +229,22 @@ class Router:
         eligible = weighed.codes == ELIGIBLE
         left = 1.0 if limited is None else self._demand.left(limited)
         score = self._with_bonus(weighed.mean, weighed.deviation)
-        view = View(request.query_id, score, weighed.estimate.expected, eligible, limited, left, request.user_id)
-        choice = self._policy.choose(view)
+        costs = weighed.estimate.expected
+        choice = self._policy.choose(View(request.query_id, score, costs, eligible, limited, left, request.user_id))
         if choice.threshold is not None:
             weighed.codes[choice.threshold] = THRESHOLD
-        forced = None if self._frozen else self._forced.due(weighed.codes == ELIGIBLE)
+            eligible = weighed.codes == ELIGIBLE
+        forced = None if self._frozen else self._forced.due(eligible)
         greedy = choice.arm if forced is None else forced
-        arm, propensity = self._explore(request.query_id, greedy, weighed.codes)
+        arm, propensity = self._explore(request.query_id, greedy, eligible)
         self._forced.pulled(arm)
         return self._verdict(Choice(arm, choice.shadow_price), propensity, weighed)
 
-    def _explore(self, query_id: str, greedy: int, codes: Codes) -> tuple[int, float]:
+    def _explore(self, query_id: str, greedy: int, eligible: Mask) -> tuple[int, float]:
         rate = self.options.exploration_rate
         if rate <= 0:
             return greedy, 1.0
-        options = np.flatnonzero(codes == ELIGIBLE)
+        options = np.flatnonzero(eligible)
         whether, which = uniforms(query_id, _EXPLORATION)
         arm = int(options[int(which * len(options))]) if whether < rate else greedy
         share = rate / len(options)
@@ -260,7 +263,7 @@ class Router:
 
     def _verdict(self, choice: Choice, propensity: float, weighed: _Weighed) -> Verdict:
         arm = choice.arm
-        expected, predicted = weighed.estimate.expected[arm], weighed.estimate.predicted[arm]
+        expected, predicted = float(weighed.estimate.expected[arm]), float(weighed.estimate.predicted[arm])
         return Verdict(
             reason=None,
             candidates=self._candidates(weighed),
@@ -269,8 +272,8 @@ class Router:
             expected_reward=float(weighed.mean[arm]),
             uncertainty=float(weighed.deviation[arm]),
             propensity=propensity,
-            estimated_cost_nanos=int(nanos(expected)),
-            predicted_cost_nanos=int(nanos(predicted)),
+            estimated_cost_nanos=to_nanos(expected),
+            predicted_cost_nanos=to_nanos(predicted),
             reservation_nanos=int(weighed.reservations[arm]),
             shadow_price=choice.shadow_price,
         )

@@ -71,15 +71,34 @@ def static_mix(rewards: FloatArray, costs: FloatArray, spend_usd: float) -> Outc
 
     The outcome is its expectation. Below the price of the cheapest model the rest is turned away.
     """
+    weights = _best_mix(rewards.mean(axis=0), costs.mean(axis=0), spend_usd / len(rewards))
+    return Outcome("static mix", rewards @ weights, costs @ weights, round((1 - weights.sum()) * len(rewards)))
+
+
+def static_mix_by_user(rewards: FloatArray, costs: FloatArray, user: IntArray, spends_usd: FloatArray) -> Outcome:
+    """The same with a mix for each user, at what that user spent: `spends_usd` (users,).
+
+    Nobody's money pays for another user's queries. Mean rewards and costs of the models
+    are those over all queries, which one user's few would not tell.
+    """
+    queries = np.bincount(user, minlength=len(spends_usd))
     mean_reward, mean_cost = rewards.mean(axis=0), costs.mean(axis=0)
-    target = spend_usd / len(rewards)
+    mixes = [
+        _best_mix(mean_reward, mean_cost, spend / max(count, 1))
+        for spend, count in zip(spends_usd, queries, strict=True)
+    ]
+    weights = np.array(mixes)[user]
+    rejected = round(float((1 - weights.sum(axis=1)).sum()))
+    return Outcome("static mix per user", (rewards * weights).sum(axis=1), (costs * weights).sum(axis=1), rejected)
+
+
+def _best_mix(mean_reward: FloatArray, mean_cost: FloatArray, target: float) -> FloatArray:
+    """Weights (K,) of the best mix at `target` USD a query; their sum is below 1 where not even the cheapest fits."""
     cheapest = int(mean_cost.argmin())
     if target < mean_cost[cheapest]:
-        share = target / mean_cost[cheapest]
-        turned_away = round((1 - share) * len(rewards))
-        return Outcome("static mix", share * rewards[:, cheapest], share * costs[:, cheapest], turned_away)
-    weights = max(_mixes(mean_cost, target), key=lambda mix: float(mix @ mean_reward))
-    return Outcome("static mix", rewards @ weights, costs @ weights)
+        partial: FloatArray = np.eye(len(mean_cost))[cheapest] * (target / mean_cost[cheapest])
+        return partial
+    return max(_mixes(mean_cost, target), key=lambda mix: float(mix @ mean_reward))
 
 
 def _mixes(mean_cost: FloatArray, target: float) -> list[FloatArray]:

@@ -7,7 +7,7 @@ their expected queries would cost with the best model; some shares buy next to n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from worker.errors import UsageError
 
 SEED = 20_258
 QUERIES_PER_S = 20.0
-MIN_DURATION_S = 10.0
+MIN_DURATION_S, MAX_DURATION_S = 10.0, 180.0
+# The workers share the cores with the broker and the caller, and queries come in bursts.
+SHARE_OF_ENCODING = 0.5
 # The window outlasts the last arrival by this, so that no straggler starts a new budget.
 WINDOW_SLACK_S = 2
 # Share of the best model's cost that a user can afford, dealt out in turn from the busiest user on.
@@ -60,6 +62,13 @@ class Plan:
     def window_s(self) -> int:
         """Length of the budget window in whole seconds."""
         return math.ceil(self.duration_s) + WINDOW_SLACK_S
+
+    def paced_for(self, texts_per_s: float) -> Plan:
+        """The same plan, stretched for a machine that encodes `texts_per_s` on one core, but to 3 minutes at most."""
+        wanted = len(self.queries) / (SHARE_OF_ENCODING * texts_per_s)
+        duration = max(self.duration_s, min(wanted, MAX_DURATION_S))
+        stretched = (replace(query, at_s=query.at_s * duration / self.duration_s) for query in self.queries)
+        return replace(self, queries=tuple(stretched), duration_s=duration)
 
     @property
     def embedded_rows(self) -> tuple[int, ...]:

@@ -25,9 +25,12 @@ from worker.kafka.publish import publish
 from worker.settings import Settings
 
 PARTITIONS = 4
-PARK_S = 15
-# Workers load the encoder before they are ready; the budget window opens this long after their start.
-OPENS_AFTER_S = 30
+# Early feedback waits this long for its query; half of the stream lets the one that waits in vain end with it.
+MIN_PARK_S, MAX_PARK_S = 15, 60
+# The budget window opens once the workers should be ready: each loads the encoder, several at once, and joins a group.
+LOADS_UNTIL_READY = 2.5
+JOIN_S = 12.0
+PROBE = 48  # texts that tell how fast this machine encodes just now
 
 Say = Callable[[str], None]
 Environment = dict[str, str]
@@ -65,25 +68,42 @@ class Deployment:
             "PILOT_BOOTSTRAP_SERVERS": self.bootstrap,
             "PILOT_TOPIC_PREFIX": self.prefix,
             "PILOT_DATA_DIR": str(self.folder / "state"),
+            "PILOT_PRIOR": str(self.prior),
         }
 
-    def worker_environment(self, window_s: int, opens_at: int) -> Environment:
-        """The workers' settings: a budget window of `window_s` begins at `opens_at` (UNIX seconds)."""
+    def worker_environment(self, plan: Plan, opens_at: int) -> Environment:
+        """The workers' settings: a budget window as long as the plan begins at `opens_at` (UNIX seconds)."""
         return {
             **self.environment(),
-            "PILOT_PRIOR": str(self.prior),
-            "PILOT_BUDGET_WINDOW_S": str(window_s),
-            "PILOT_BUDGET_WINDOW_OFFSET_S": str(opens_at % window_s),
-            "PILOT_PARK_S": str(PARK_S),
+            "PILOT_BUDGET_WINDOW_S": str(plan.window_s),
+            "PILOT_BUDGET_WINDOW_OFFSET_S": str(opens_at % plan.window_s),
+            "PILOT_PARK_S": str(park_s(plan)),
         }
 
 
-def build_prior(deployment: Deployment, dataset: Dataset, plan: Plan, say: Say) -> dict[int, list[float]]:
-    """Write the prior artefact from the prior rows; return the embeddings of the rows sent as such."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the set-up left: embeddings by row for the queries sent as such, and how fast this machine is now."""
+
+    embeddings: dict[int, list[float]]
+    encoder_load_s: float
+    texts_per_s: float
+
+    def opening(self) -> int:
+        """When the budget window of workers that start now should open, in whole UNIX seconds."""
+        return int(time.time() + LOADS_UNTIL_READY * self.encoder_load_s + JOIN_S)
+
+
+def build_prior(deployment: Deployment, dataset: Dataset, plan: Plan, say: Say) -> Prepared:
+    """Write the prior artefact from the prior rows; encode what is sent as embeddings."""
     from worker.encode import sentence
     from worker.pretrain import table
 
+    begin = time.monotonic()
     encoder = sentence.load(deployment.settings.encoder, deployment.settings.embedding_dim)
+    loaded = time.monotonic()
+    encoder.encode(dataset.stream.prompts[:PROBE])
+    probed = time.monotonic()
 
     def encode(texts: Sequence[str]) -> FloatArray:
         return embed(encoder, texts, say)
@@ -92,10 +112,9 @@ def build_prior(deployment: Deployment, dataset: Dataset, plan: Plan, say: Say) 
     data.write_table(scores, dataset.prior, dataset.names)
     table.run(scores, deployment.prior, encode=encode, encoder_id=encoder.identity, progress=say)
     rows = plan.embedded_rows
-    if not rows:
-        return {}
-    vectors = encode([dataset.stream.prompts[row] for row in rows])
-    return dict(zip(rows, vectors.tolist(), strict=True))
+    vectors = encode([dataset.stream.prompts[row] for row in rows]) if rows else ()
+    embeddings = {row: [float(value) for value in vector] for row, vector in zip(rows, vectors, strict=True)}
+    return Prepared(embeddings, loaded - begin, PROBE / (probed - loaded))
 
 
 def create_topics(deployment: Deployment, dataset: Dataset, limits_usd: Mapping[str, float]) -> None:
@@ -121,7 +140,7 @@ async def _drop(names: list[str], settings: Settings) -> None:
 
 def learned(deployment: Deployment) -> list[dict[str, Any]]:
     """What the workers say they learned: `pilot models list --json`."""
-    rows: list[dict[str, Any]] = json.loads(run_pilot(deployment.worker_environment(1, 0), "models", "list", "--json"))
+    rows: list[dict[str, Any]] = json.loads(run_pilot(deployment.environment(), "models", "list", "--json"))
     return rows
 
 
@@ -137,9 +156,9 @@ def run_pilot(environment: Environment, *arguments: str) -> str:
     return done.stdout
 
 
-def opening(now: float) -> int:
-    """When the budget window of workers that start `now` opens, in whole UNIX seconds."""
-    return int(now) + OPENS_AFTER_S
+def park_s(plan: Plan) -> int:
+    """How long early feedback waits for its query, in seconds."""
+    return min(MAX_PARK_S, max(MIN_PARK_S, plan.window_s // 2))
 
 
 def next_opening(opens_at: int, window_s: int) -> float:

@@ -100,12 +100,14 @@ def _outcomes(stream: Streamed, dataset: Dataset, limits: FloatArray, policy: st
     price = dataset.prior.costs.mean(axis=0)
     router = baselines.played(f"router, {policy}", stream.choice, rewards, costs)
     order = np.argsort(-dataset.prior.rewards.mean(axis=0))
+    spends = np.array([router.cost[stream.user == number].sum() for number in range(len(limits))])
     return (
         router,
         baselines.always("always the best", best_model(dataset), rewards, costs),
         baselines.always("always the cheapest", int(price.argmin()), rewards, costs),
         baselines.at_random(rewards, costs, SEED),
         baselines.gateway(rewards, costs, user=stream.user, limits=limits, order=order, price=price),
+        baselines.static_mix_by_user(rewards, costs, stream.user, spends),
         baselines.static_mix(rewards, costs, float(router.cost.sum())),
     )
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from worker.demo import caller, data, plan, prepare, progress, report, results, summary, verify
 from worker.demo.caller import Script
 from worker.demo.interrupts import sigterm_interrupts, uninterrupted
-from worker.demo.prepare import Deployment
+from worker.demo.prepare import Deployment, Prepared
 from worker.demo.supervise import Fleet
 from worker.demo.tally import Tally
 from worker.demo.wire import Wire
@@ -91,10 +91,11 @@ class _Demo:
         with self._step("topics, models, budgets"):
             prepare.create_topics(self._deployment, self._dataset, self._plan.limits_usd)
         with self._step(f"prior from {len(self._dataset.prior.prompts):,} other prompts") as say:
-            embeddings = prepare.build_prior(self._deployment, self._dataset, self._plan, say)
+            prepared = prepare.build_prior(self._deployment, self._dataset, self._plan, say)
+        self._plan = self._plan.paced_for(prepared.texts_per_s)
         stack.callback(self._fleet.stop)
-        opens_at = self._start_workers()
-        asyncio.run(self._stream(embeddings, opens_at))
+        opens_at = self._start_workers(prepared)
+        asyncio.run(self._stream(prepared.embeddings, opens_at))
         return self._learned()
 
     def report(self, learned: Sequence[dict[str, Any]]) -> None:
@@ -134,9 +135,9 @@ class _Demo:
     def _broker_dir(self) -> Path:
         return self._options.folder / "kafka"
 
-    def _start_workers(self) -> int:
-        opens_at = prepare.opening(time.time())
-        self._fleet.environment = self._deployment.worker_environment(self._plan.window_s, opens_at)
+    def _start_workers(self, prepared: Prepared) -> int:
+        opens_at = prepared.opening()
+        self._fleet.environment = self._deployment.worker_environment(self._plan, opens_at)
         with self._step(f"{WORKERS} workers") as say:
             self._fleet.start(WORKERS)
             asyncio.run(self._fleet.wait_until_ready(say))
@@ -151,7 +152,7 @@ class _Demo:
                     await asyncio.sleep(prepare.next_opening(opens_at, self._plan.window_s) + INTO_WINDOW_S)
                 self._console.print(f"  streaming, planned to last {self._plan.duration_s:.0f} s", highlight=False)
                 showing = group.create_task(progress.show(self._console, self._tally, self._options.queries))
-                await caller.play(wire, script, self._tally, prepare.PARK_S + DEAD_LETTER_SLACK_S)
+                await caller.play(wire, script, self._tally, prepare.park_s(self._plan) + DEAD_LETTER_SLACK_S)
                 watching.cancel()
                 showing.cancel()
         except BaseExceptionGroup as several:

@@ -67,7 +67,8 @@ def _comparisons(results: Results) -> Section:
     header = ("way of choosing", "reward", "of best's quality", "USD", "of its cost", "rejected")
     note = (
         f"{ERRORS_ARE} Always the best, always the cheapest and random know no budget; the gateway falls back "
-        "within each user's budget; the static mix is the best one of two models in hindsight for the router's spend."
+        "within each user's budget. The static mixes are the best of two models in hindsight, blind to the query: "
+        "one spends what each user spent on that user's queries, the other pools all of it."
     )
     return Section("The same queries, chosen otherwise", header, rows, note)
 

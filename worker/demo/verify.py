@@ -14,14 +14,11 @@ def problems(tally: Tally, plan: Plan, learned: Sequence[dict[str, Any]], *, all
 
     `all_learn`: every reward is learned, which preset `paper` does not do.
     """
+    again = tally.sent["repeated queries"]
     found = [
         _differs("queries answered", len(tally.answers), len(plan.queries)),
         # Delivery is at least once: a restarted worker may repeat a decision by itself.
-        _differs(
-            "repeated queries answered",
-            min(tally.repeats, tally.sent["repeated queries"]),
-            tally.sent["repeated queries"],
-        ),
+        _differs("repeated queries answered", min(tally.repeats, again), again),
         _differs("repeated decisions with other bytes", tally.repeats_different, 0),
         *(
             _differs(f"dead letters {code}", tally.dead[code], tally.expected_dead[code])

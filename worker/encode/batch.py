@@ -36,7 +36,10 @@ class AsyncEncoder:
         self.warm = False
 
     async def warm_up(self) -> None:
-        """Encode one text, so that no caller waits for the weights; then `warm` is true. Raises what the encoder raises."""
+        """Encode one text, so that no caller waits for the weights; `warm` says that it is done.
+
+        Raises what the encoder raises.
+        """
         await self.encode("")
         self.warm = True
 

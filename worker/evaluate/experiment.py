@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -120,32 +121,44 @@ class _Stage:
     ) -> None:
         self._table, self._split, self._plan = table, split, comparison
         self._best = int(table.rewards[split.test].mean(axis=0).argmax())
-        self._full = self._scores_prior(embeddings, encoder_id)
-        self._prior = self._full if comparison.source == "table" else self._without_scores()
-        self._full_contexts = self._contexts(self._full, embeddings)
-        same = self._prior is self._full
-        self._own_contexts = self._full_contexts if same else self._contexts(self._prior, embeddings)
+        self._embeddings, self._encoder = embeddings, encoder_id
         self._labels = None if table.labels is None else label_contexts(table)
 
-    def _scores_prior(self, embeddings: FloatArray, encoder_id: str) -> Prior:
+    @cached_property
+    def _full(self) -> Prior:
+        """The prior that knows all scores of the train rows."""
         table, train = self._table, self._split.train
         return build(
             [table.prompts[row] for row in train],
             table.rewards[train],
             table.costs[train],
             table.models,
-            embeddings[train],
-            encoder_id=encoder_id,
+            self._embeddings[train],
+            encoder_id=self._encoder,
             tasks=[table.tasks[row] for row in train],
         )
 
-    def _without_scores(self) -> Prior:
-        """The artefact or the shipped default, with the train rows' mean costs as its price list."""
+    @cached_property
+    def _prior(self) -> Prior:
+        """The one that policies start from: the train rows' mean costs are its price list where it has none."""
+        if self._plan.source == "table":
+            return self._full
         prior = self._plan.artefact or default_prior()
-        return prior if prior.mean_costs else replace(prior, mean_costs=self._full.mean_costs)
+        if prior.mean_costs:
+            return prior
+        means = self._table.costs[self._split.train].mean(axis=0).tolist()
+        return replace(prior, mean_costs=dict(zip(self._table.models, means, strict=True)))
 
-    def _contexts(self, prior: Prior, embeddings: FloatArray) -> FloatArray:
-        return prior.projection.contexts(embeddings, self._table.prompts, self._table.tasks)
+    @cached_property
+    def _full_contexts(self) -> FloatArray:
+        return self._contexts(self._full)
+
+    @cached_property
+    def _own_contexts(self) -> FloatArray:
+        return self._full_contexts if self._plan.source == "table" else self._contexts(self._prior)
+
+    def _contexts(self, prior: Prior) -> FloatArray:
+        return prior.projection.contexts(self._embeddings, self._table.prompts, self._table.tasks)
 
     def runs(self, number: int, budget: float, seed: int) -> Iterator[Run]:
         generator = np.random.default_rng((seed, number, 1))

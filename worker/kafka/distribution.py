@@ -56,7 +56,10 @@ def jars(cache: Path | None = None) -> Path:
     complete = root / hashlib.sha256(pom).hexdigest()[:16]
     if complete.is_dir():
         return complete
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperationFailed(f"{root}: the local Kafka's jars cannot be kept there: {error.strerror}") from None
     with exclusive(root / "lock"):
         if not complete.is_dir():
             _resolve(pom, complete)

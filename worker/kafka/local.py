@@ -27,7 +27,7 @@ from worker.errors import OperationFailed
 from worker.kafka import distribution
 
 DEFAULT_PORT = 9092
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 30.0
 _HOST = "127.0.0.1"
 _MAIN_CLASS = "kafka.Kafka"

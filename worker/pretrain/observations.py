@@ -71,8 +71,9 @@ def strengths(battles: Battles) -> FloatArray:
     rows = np.arange(len(battles))
     design[rows, battles.a], design[rows, battles.b] = 1.0, -1.0
     # The ridge of one lost vote keeps a model of few votes near the mean.
-    found: FloatArray = np.linalg.solve(design.T @ design + np.eye(count), design.T @ battles.outcome)
-    return found - found.mean()
+    found = np.linalg.solve(design.T @ design + np.eye(count), design.T @ battles.outcome)
+    centred: FloatArray = np.subtract(found, found.mean(), dtype=np.float64)
+    return centred
 
 
 def _report(battles: Battles) -> dict[str, object]:
@@ -115,7 +116,8 @@ class BattlePosterior:
         """θ⁰, the exact posterior mean of every arm, shape (K, d)."""
         noise = _NOISE * hyper.sigma2
         precision, start = self._prior(hyper)
-        theta = np.linalg.solve(precision + self._gram / noise, precision @ start + self._moment / noise)
+        total: FloatArray = precision + self._gram / noise
+        theta: FloatArray = np.linalg.inv(total) @ (precision @ start + self._moment / noise)
         return theta.reshape(self._arms, self._dimension)
 
     def sums(self, hyper: Hyper) -> list[ArmStatistics]:
@@ -135,6 +137,6 @@ class BattlePosterior:
         """Precision (Kd, Kd) and mean (Kd,) of the coupled prior, by Sherman–Morrison in each coordinate."""
         own, shared = hyper.own(self._dimension), hyper.shared(self._dimension)
         between = -shared / (own * (own + self._arms * shared))
-        precision = np.kron(np.eye(self._arms), np.diag(1 / own))
-        precision += np.kron(np.ones((self._arms, self._arms)), np.diag(between))
+        alone = np.kron(np.eye(self._arms), np.diag(1 / own))
+        precision: FloatArray = alone + np.kron(np.ones((self._arms, self._arms)), np.diag(between))
         return precision, np.tile(hyper.mean(self._dimension), self._arms)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from worker.core.prior import Prior, default_prior
+from worker.core.prior import default_prior
 from worker.core.verdict import FloatArray
 from worker.errors import UsageError
 from worker.pretrain import observations, triplet
@@ -42,7 +42,19 @@ def run(
     """
     progress(f"reading {path}")
     battles = read_battles(path, text_column=text_column, task_column=task_column)
-    prior = _build(battles, path, encode, encoder_id, method, votes, strength, progress)
+    if votes == "foreign":
+        _check_foreign(method, encoder_id)
+        prior = observations.build_foreign(battles)
+    else:
+        _check_own(battles, path)
+        progress(f"encoding {len(battles.prompts)} prompts")
+        embeddings = encode(battles.prompts).astype(np.float64)
+        progress(f"fitting {len(battles.models)} models on {len(battles)} votes")
+        prior = (
+            triplet.build(battles, embeddings, encoder_id=encoder_id, strength=strength)
+            if method == "triplet"
+            else observations.build(battles, embeddings, encoder_id=encoder_id)
+        )
     prior.save(out)
     return {
         "kind": prior.kind,
@@ -55,29 +67,10 @@ def run(
     }
 
 
-def _build(
-    battles: Battles,
-    path: Path,
-    encode: Callable[[Sequence[str]], FloatArray],
-    encoder_id: str,
-    method: Method,
-    votes: Votes,
-    strength: float,
-    progress: Callable[[str], None],
-) -> Prior:
-    if votes == "foreign":
-        _check_foreign(method, encoder_id)
-        return observations.build_foreign(battles)
-    if len(battles.prompts) < MIN_PROMPTS:
-        raise UsageError(
-            f"{path}: {len(battles.prompts)} distinct prompts; at least {MIN_PROMPTS} are needed, or use --votes foreign"
-        )
-    progress(f"encoding {len(battles.prompts)} prompts")
-    embeddings = encode(battles.prompts).astype(np.float64)
-    progress(f"fitting {len(battles.models)} models on {len(battles)} votes")
-    if method == "triplet":
-        return triplet.build(battles, embeddings, encoder_id=encoder_id, strength=strength)
-    return observations.build(battles, embeddings, encoder_id=encoder_id)
+def _check_own(battles: Battles, path: Path) -> None:
+    count = len(battles.prompts)
+    if count < MIN_PROMPTS:
+        raise UsageError(f"{path}: {count} distinct prompts, needed are {MIN_PROMPTS}; add some or use --votes foreign")
 
 
 def _check_foreign(method: Method, encoder_id: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.core.kinds import unit
 from worker.core.prior import PreferencePrior, Prior
@@ -28,7 +29,7 @@ _EPOCHS = 40
 _PATIENCE = 5
 _HELD_BACK = 0.15  # share of the prompts
 _HARD = 0.5  # share of negatives on which the model lost to a weaker one
-_PHASE2_STEPS = 300
+_PHASE2_STEPS = 150
 _PHASE2_RATE = 0.05
 _LEAST_ACCURACY = 0.05
 
@@ -63,7 +64,7 @@ def build(battles: Battles, embeddings: FloatArray, *, encoder_id: str, strength
     )
 
 
-def _part(battles: Battles, chosen: FloatArray) -> Battles:
+def _part(battles: Battles, chosen: NDArray[np.bool_]) -> Battles:
     rows = np.flatnonzero(chosen)
     return replace(
         battles, prompt=battles.prompt[rows], a=battles.a[rows], b=battles.b[rows], outcome=battles.outcome[rows]
@@ -164,12 +165,16 @@ class _Pools:
     def draw(self, rng: np.random.Generator) -> IntArray:
         """Anchor, positive and negative prompts, shape (n, 3)."""
         chosen = rng.choice(self.models, _BATCH)
-        return np.array([self._triplet(int(k), rng) for k in chosen], dtype=np.int64)
+        return np.concatenate([self._triplets(k, int((chosen == k).sum()), rng) for k in self.models])
 
-    def _triplet(self, k: int, rng: np.random.Generator) -> tuple[int, int, int]:
-        anchor, positive = rng.choice(self._won[k], 2, replace=False)
-        hard = len(self._hard[k]) > 0 and rng.random() < _HARD
-        return int(anchor), int(positive), int(rng.choice(self._hard[k] if hard else self._lost[k]))
+    def _triplets(self, k: int, n: int, rng: np.random.Generator) -> IntArray:
+        won, lost, hard = self._won[k], self._lost[k], self._hard[k]
+        anchor = rng.integers(0, len(won), n)
+        positive = (anchor + rng.integers(1, len(won), n)) % len(won)
+        negative = lost[rng.integers(0, len(lost), n)]
+        if len(hard):
+            negative = np.where(rng.random(n) < _HARD, hard[rng.integers(0, len(hard), n)], negative)
+        return np.column_stack([won[anchor], won[positive], negative])
 
 
 def second_phase(battles: Battles, contexts: FloatArray) -> FloatArray:
@@ -179,17 +184,15 @@ def second_phase(battles: Battles, contexts: FloatArray) -> FloatArray:
     """
     psi = contexts[battles.prompt]
     target = (battles.outcome + 1) / 2
+    sides = np.eye(len(battles.models))[battles.a] - np.eye(len(battles.models))[battles.b]
     # A small common direction: cosines need a length, and no arm is preferred yet.
     theta = np.tile(unit(psi.mean(axis=0)), (len(battles.models), 1))
     step = _Adam(theta, _PHASE2_RATE)
     for _ in range(_PHASE2_STEPS):
         directions = unit(theta)
-        margin = np.vecdot(psi, directions[battles.a] - directions[battles.b])
-        error = (1 / (1 + np.exp(-margin)) - target)[:, None] * psi / len(battles)
-        slope = np.zeros_like(theta)
-        np.add.at(slope, battles.a, error)
-        np.add.at(slope, battles.b, -error)
-        step.descend(_through_unit(slope, directions, theta))
+        margin = np.vecdot(psi, sides @ directions)
+        error = (1 / (1 + np.exp(-margin)) - target) / len(battles)
+        step.descend(_through_unit(sides.T @ (error[:, None] * psi), directions, theta))
     return unit(theta)
 
 

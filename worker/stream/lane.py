@@ -7,7 +7,7 @@ Both agents write into one batch; batches leave through one pipeline:
 3. the local store, then `done` of both topics, then the commit.
 
 Later batches follow through the stages like in a factory, none overtakes. The
-orders that look as good lose or double events (docs/decisions/0002-delivery.md).
+orders that look as good lose or double events (docs/decisions/0001-delivery.md).
 """
 
 from __future__ import annotations

@@ -89,6 +89,16 @@ def test_wrong_settings_are_exit_2(tmp_path: Path) -> None:
     assert missing.stderr.startswith("pilot: none.toml: ")
 
 
+@pytest.mark.parametrize("servers", ["nonsense:port", "127.0.0.1", ":9092", "127.0.0.1:99999", "a:1,", "a:²"])
+def test_bad_broker_address_is_exit_2(
+    servers: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address that no client could use is said to be wrong before one tries."""
+    monkeypatch.setenv("PILOT_BOOTSTRAP_SERVERS", servers)
+    assert worker.cli.run(["topics", "check"]) == 2
+    assert capsys.readouterr().err.startswith(f"pilot: PILOT_BOOTSTRAP_SERVERS={servers!r}: ")
+
+
 def test_no_broker_is_exit_1(tmp_path: Path) -> None:
     """A command that nobody answers fails with one line that names the address."""
     failed = pilot("topics", "check", cwd=tmp_path, PILOT_BOOTSTRAP_SERVERS="127.0.0.1:1")

@@ -87,3 +87,18 @@ def test_error_against_oneself_is_nothing() -> None:
     """The bootstrap is paired: what is compared with itself has no error."""
     reward = np.array([0.1, 0.9, 0.4])
     assert baselines.ratio_error(reward, reward, seed=0) == 0.0
+
+
+def test_static_mix_per_user_spends_nobody_elses_money(tiny: Dataset) -> None:
+    """A user with 10 USD buys the large model twice, the one with 1 USD half of the small model's answers."""
+    user, spends = np.array([0, 0, 1, 1]), np.array([10.0, 1.0])
+    outcome = baselines.static_mix_by_user(*_scores(tiny), user, spends)
+    assert outcome.reward.tolist() == pytest.approx([1.0, 1.0, 0.0, 0.25])
+    assert outcome.rejected == 1
+
+
+def test_static_mix_per_user_with_equal_spends_is_the_pooled_one(tiny: Dataset) -> None:
+    """Where all users spend alike the two mixes agree."""
+    single = baselines.static_mix(*_scores(tiny), 12.0)
+    apart = baselines.static_mix_by_user(*_scores(tiny), np.array([0, 1, 0, 1]), np.array([6.0, 6.0]))
+    assert apart.reward.tolist() == pytest.approx(single.reward.tolist())

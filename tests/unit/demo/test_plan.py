@@ -61,6 +61,21 @@ def test_best_and_middle_model_are_those_of_the_prior_rows(tiny: Dataset) -> Non
     assert plan.middle_model(tiny) == 1
 
 
+def test_slow_machine_gets_the_same_queries_at_a_slower_pace(tiny: Dataset) -> None:
+    """Half of 20 texts a second: 1,000 queries take 100 s instead of 50, in the same order."""
+    drawn = plan.draw(tiny, 1000, 3)
+    slow = drawn.paced_for(texts_per_s=20.0)
+    assert (drawn.duration_s, slow.duration_s) == (50.0, 100.0)
+    assert [query.query_id for query in slow.queries] == [query.query_id for query in drawn.queries]
+    assert slow.queries[-1].at_s == pytest.approx(2 * drawn.queries[-1].at_s)
+
+
+@pytest.mark.parametrize(("texts_per_s", "duration_s"), [(1000.0, 90.0), (1.0, 180.0)])
+def test_pace_is_never_above_the_planned_one_nor_endless(tiny: Dataset, texts_per_s: float, duration_s: float) -> None:
+    """A fast machine keeps the planned pace, a very slow one three minutes."""
+    assert plan.draw(tiny, 1800, 3).paced_for(texts_per_s).duration_s == duration_s
+
+
 @pytest.mark.parametrize(("queries", "users"), [(0, 5), (5, 0)])
 def test_nothing_to_do_is_refused(tiny: Dataset, queries: int, users: int) -> None:
     """No query or no user is an error that names the option."""

@@ -77,6 +77,7 @@ def test_every_way_of_choosing_is_compared_on_the_same_queries(tally: Tally, pla
         "always the cheapest",
         "random",
         "gateway fallback",
+        "static mix per user",
         "static mix",
     ]
     assert compared["always the best"].cost_share == 1

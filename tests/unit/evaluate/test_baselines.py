@@ -28,9 +28,9 @@ class TestStaticMix:
     """The best mix of two models in hindsight."""
 
     def test_mixes_the_two_on_the_hull(self) -> None:
-        """At a mean of 5.5 half of the queries go to the dearest and half to the cheapest model."""
+        """At a mean of 5.5 the dearest gets 3.5 of 8 queries and the middle one, on the hull, the rest."""
         outcome = baselines.static_mix(even(5.5))
-        assert outcome.rewards.mean() == pytest.approx(0.75)
+        assert outcome.rewards.mean() == pytest.approx(0.6 + 0.4 * 3.5 / 8)
         assert outcome.costs.mean() == pytest.approx(5.5)
 
     def test_is_the_best_model_when_money_is_plenty(self) -> None:
@@ -80,7 +80,7 @@ class TestOneAfterTheOther:
         outcome = baselines.gateway(even(2.5))
         assert outcome.choice is not None
         assert outcome.choice[0] == 2
-        assert outcome.choice[-1] == 0
+        assert (outcome.choice == 0).sum() > 70
         assert outcome.rejected.sum() == 0
         assert outcome.spent.sum() <= 250
 

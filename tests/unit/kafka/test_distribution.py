@@ -63,6 +63,13 @@ def test_failed_download_names_maven_s_reason(empty_path: Path, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
+def test_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A cache folder that cannot be created is one clear line."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OperationFailed, match="the local Kafka's jars cannot be kept there: Not a directory"):
+        distribution.jars(tmp_path / "file" / "cache")
+
+
 def test_jars_are_fetched_once_by_callers_at_the_same_time(empty_path: Path, tmp_path: Path) -> None:
     """Several processes that need the jars at once run Maven once and get the same complete folder."""
     calls, system = tmp_path / "calls", "/usr/bin:/bin"

@@ -6,7 +6,7 @@ before. It compares expected costs, and plans on a sample of recent queries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,8 +16,7 @@ from worker.core.verdict import Account, FloatArray
 from worker.money import to_usd
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """One query as a policy sees it; arrays of shape (K,), costs in USD.
 
     `score` is the expected reward with the exploration bonus. At least one arm is
@@ -38,7 +37,7 @@ class View:
         """What the window has left when every open decision costs what was expected of it."""
         account = self.account
         if account is None or account.limit is None:
-            return np.inf
+            return math.inf
         return to_usd(account.limit - account.settled - account.expected)
 
 

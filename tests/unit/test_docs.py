@@ -1,0 +1,68 @@
+"""The documents that users read, held against the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from worker.core.verdict import Exclusion, Reason
+from worker.errors import DeadLetterCode, ExitCode
+from worker.kafka import topics
+from worker.observe import records
+from worker.observe.prometheus import PrometheusObserver
+from worker.settings import ENV_PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+CONTRACT = (ROOT / "docs" / "contract.md").read_text("utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+OURS = re.compile(r"`(pilot_[a-z_]+?)(?:\{[^}]*\})?`")
+
+
+def quoted(text: str) -> set[str]:
+    """What stands between backticks."""
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def test_the_readme_lists_exactly_the_settings() -> None:
+    """A setting that is added or renamed without its line fails here."""
+    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`PILOT_.*?) \|", table, re.MULTILINE)
+    named = {name for row in rows for name in quoted(row)}
+    assert named == {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("kind", [Exclusion, Reason, records.QueryOutcome, records.Part, records.PartOutcome])
+def test_the_contract_explains_every_value(kind: object) -> None:
+    """Reasons, exclusions and outcomes are all named."""
+    assert set(get_args(kind)) <= quoted(CONTRACT)
+
+
+def test_the_contract_explains_the_dead_letter_codes_in_their_order() -> None:
+    """The order says which code is taken where several apply."""
+    table = CONTRACT.partition("### Dead letters")[2]
+    assert re.findall(r"^\| `([a-z_]+)`", table, re.MULTILINE)[: len(DeadLetterCode)] == list(DeadLetterCode)
+
+
+def test_the_contract_names_exit_codes_and_topics() -> None:
+    """Supervisors and operators read them here."""
+    codes = CONTRACT.partition("Exit codes:")[2].partition("\n\n")[0]
+    assert {int(code) for code in re.findall(r"\d+", codes)} == {int(code) for code in ExitCode}
+    public = [topic.name for topic in topics.declared(Settings()) if not topic.name.endswith("-changelog")]
+    assert set(public) <= quoted(CONTRACT)
+
+
+def test_the_contract_names_exactly_the_metrics() -> None:
+    """Every metric that the worker has, with no name that it has not."""
+    families = {metric.name for metric in PrometheusObserver().registry.collect() if metric.name.startswith("pilot_")}
+    assert {name.removesuffix("_total") for name in OURS.findall(CONTRACT)} == families
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    """A file that is moved takes its links along."""
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
