@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from worker.core.paper import as_published
 from worker.core.prior import Prior, PriorError, default_prior
 from worker.core.router import RouterOptions
 from worker.errors import UsageError
@@ -12,6 +13,7 @@ from worker.settings import Settings
 
 def options(settings: Settings) -> RouterOptions:
     """The settings that decisions depend on."""
+    published = settings.preset == "paper"
     return RouterOptions(
         policy=settings.policy,
         alpha=settings.alpha,
@@ -21,10 +23,22 @@ def options(settings: Settings) -> RouterOptions:
         fallback=settings.fallback,
         quality_floor=settings.quality_floor,
         detail=settings.decision_detail,
+        rewards="paper" if published else "coupled",
+        learning_share=settings.learning_share if published else None,
     )
 
 
-def prior(path: Path | None) -> Prior:
+def prior(settings: Settings) -> Prior:
+    """The artefact that the settings name, or the shipped default; under preset `paper` only what that has.
+
+    Raises:
+        UsageError: the file is missing, damaged or of another version.
+    """
+    artefact = load_prior(settings.prior)
+    return as_published(artefact) if settings.preset == "paper" else artefact
+
+
+def load_prior(path: Path | None) -> Prior:
     """The artefact of this file, or the shipped default.
 
     Raises:

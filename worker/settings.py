@@ -25,7 +25,7 @@ Preset = Literal["default", "paper"]
 PolicyName = Literal["pacing", "zcl", "floor", "unlimited"]
 ReserveMode = Literal["expected", "quantile", "worst_case"]
 
-_PRESETS: dict[Preset, dict[str, Any]] = {"default": {}, "paper": {"policy": "zcl"}}
+_PRESETS: dict[Preset, dict[str, Any]] = {"default": {}, "paper": {"policy": "zcl", "reserve": "expected"}}
 
 
 def _servers(value: str) -> str:

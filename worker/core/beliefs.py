@@ -21,7 +21,7 @@ from worker.core.verdict import FloatArray
 from worker.money import to_usd
 
 CostModel = Literal["tokens", "table"]
-RewardKind = Literal["coupled", "disjoint"]
+RewardKind = Literal["coupled", "disjoint", "paper"]
 _TINY_USD = 1e-12
 
 
@@ -40,8 +40,13 @@ class Beliefs(Protocol):
     def known(self) -> Sequence[bool]:
         """Whether the prior had rewards of an arm, shape (K,)."""
 
-    def refresh(self, statistics: Mapping[str, ArmStatistics]) -> None:
-        """Solve again from the shards' totals by model, the prior not included."""
+    def refresh(
+        self, statistics: Mapping[str, ArmStatistics], outstanding: Mapping[str, FloatArray] | None = None
+    ) -> None:
+        """Solve again from the shards' totals by model, the prior not included.
+
+        `outstanding` are Σ w ψψᵀ of open decisions by model, of shape (d, d).
+        """
 
 
 class LearnedBeliefs:
@@ -68,7 +73,7 @@ class LearnedBeliefs:
         self._table = costs == "table"
         dimension = prior.projection.dimension
         self._nothing = ArmStatistics.zeros(dimension)
-        self.known = [self._prior_of(model).reward.n > 0 for model in self._models]
+        self.known = [model in prior.statistics for model in self._models]
         self.rewards: RewardModel = (
             CoupledArms(len(arms), dimension, prior.hyper)
             if rewards == "coupled"
@@ -78,7 +83,7 @@ class LearnedBeliefs:
         self.costs: CostPort = (
             LogCost(self._mean_costs(), dimension, quantile, calibration)
             if self._table
-            else PricedTokens(arms, dimension, quantile, _output_tokens(prior, arms))
+            else PricedTokens(arms, dimension, quantile, expected_output_tokens(prior, arms))
         )
         self.refresh({})
 
@@ -91,13 +96,20 @@ class LearnedBeliefs:
         usual = float(np.mean(list(listed.values()))) if listed else 1e-3
         return np.array([listed.get(model, usual) for model in self._models])
 
-    def refresh(self, statistics: Mapping[str, ArmStatistics]) -> None:
+    def refresh(
+        self, statistics: Mapping[str, ArmStatistics], outstanding: Mapping[str, FloatArray] | None = None
+    ) -> None:
         """Solve again from the shards' totals by model; a model that they lack has only its prior."""
         if not self._models:
             return
         live = [statistics.get(model, self._nothing) for model in self._models]
         priors = [self._prior_of(model) for model in self._models]
-        self.rewards.refresh([_sum(p.reward, s.reward) for p, s in zip(priors, live, strict=True)])
+        sums = [_sum(p.reward, s.reward) for p, s in zip(priors, live, strict=True)]
+        if isinstance(self.rewards, CoupledArms) and outstanding:
+            nothing = self._nothing.reward.A
+            self.rewards.refresh(sums, [outstanding.get(model, nothing) for model in self._models])
+        else:
+            self.rewards.refresh(sums)
         outcomes = [self._log_outcomes(m, p, s) for m, p, s in zip(self._models, priors, live, strict=True)]
         true = np.array([to_usd(s.cost_true_nanos) for s in live])
         predicted = np.array([to_usd(s.cost_predicted_nanos) for s in live])
@@ -115,7 +127,7 @@ def _sum(prior: Moments, live: Moments) -> Moments:
     return total
 
 
-def _output_tokens(prior: Prior, arms: Sequence[Arm]) -> FloatArray:
+def expected_output_tokens(prior: Prior, arms: Sequence[Arm]) -> FloatArray:
     """Output tokens to expect before any feedback: what a prior's mean cost implies at the arm's prices."""
     said = [float(arm.expected_output_tokens) for arm in arms]
     tokens = prior.input_tokens or TYPICAL_INPUT_TOKENS

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from worker.money import NANOS_PER_USD, to_nanos
 
 MAX_PARKED = 8
 MAX_DENIED = 16
+_MOST_TOKENS = 1_000_000_000  # as a caller may report; more is inferred only where a price is next to nothing
 
 PartName = Literal["money", "reward", "tokens"]
 PartOutcome = Literal["applied", "substituted", "duplicate", "replayed", "parked", "unknown_model", "refused"]
@@ -63,6 +64,9 @@ class Tokens:
     count: int
     event: Event
     model: str
+
+
+Part = TypeVar("Part", Money, Reward, Tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,7 @@ class Pending:
 def park(pending: Pending, record: Parked, feedback: Feedback) -> tuple[Pending, Outcome]:
     """Keep a feedback whose decision does not exist yet; the ninth is refused at once."""
     if any(held.offset == record.offset for held in pending.parked):
-        return pending, Outcome(tuple((part, "replayed") for part in feedback.parts))
+        return pending, _replayed(feedback)
     for entry in pending.refused:
         if entry.record.offset == record.offset:
             return pending, _refusal(feedback, entry.code, entry.message)
@@ -198,8 +202,7 @@ def park(pending: Pending, record: Parked, feedback: Feedback) -> tuple[Pending,
         return held, Outcome(tuple((part, "parked") for part in feedback.parts))
     first, last = pending.overflow or (record.offset, record.offset)
     known = replace(pending, overflow=(min(first, record.offset), max(last, record.offset)))
-    message = f"{MAX_PARKED} feedback records wait for this query already"
-    return known, _refusal(feedback, DeadLetterCode.UNKNOWN_QUERY, message)
+    return known, _crowded_out(feedback)
 
 
 def decide(
@@ -234,12 +237,13 @@ def feed(
     pending: Pending, feedback: Feedback, event: Event, timestamp: int, lookup: ModelLookup
 ) -> tuple[Pending, Outcome]:
     """Apply a feedback to a decided query; every part counts once, the first valid one wins."""
+    if any(part is not None and part.event == event for part in (pending.money, pending.reward, pending.tokens)):
+        return pending, _replayed(feedback)  # whatever the catalog says of the model by now
     for entry in pending.refused:
         if entry.record.offset == event.offset:
             return pending, _refusal(feedback, entry.code, entry.message)
     if _overflowed(pending, event.offset):
-        message = f"{MAX_PARKED} feedback records waited for this query already"
-        return pending, _refusal(feedback, DeadLetterCode.UNKNOWN_QUERY, message)
+        return pending, _crowded_out(feedback)
     if event.offset in pending.denied:
         return pending, _unknown_model(feedback)
     fed, outcome = _apply(pending, feedback, event, lookup)
@@ -269,26 +273,24 @@ def lessons(pending: Pending, event: Event) -> Iterable[tuple[str, Lesson]]:
 
 
 def _lesson(pending: Pending, choice: Choice, event: Event, model: str) -> Lesson:
-    money, reward, tokens, guess = (
-        part if part is not None and part.model == model else None
-        for part in (pending.money, pending.reward, pending.tokens, pending.guess)
-    )
-    reported = tokens is not None and tokens.event == event
-    settled = isinstance(money, Money) and money.event == event
-    comparable = settled and isinstance(money, Money) and not money.failed and model == choice.model
-    inferred = guess is not None and guess.event == event
-    count = tokens.count if reported and isinstance(tokens, Tokens) else None
-    if count is None and inferred and isinstance(guess, Tokens):
-        count = guess.count
+    money, reward = _new(pending.money, event, model), _new(pending.reward, event, model)
+    tokens, guess = _new(pending.tokens, event, model), _new(pending.guess, event, model)
+    count = tokens or guess
+    replaced = pending.guess if tokens and not guess and pending.guess and pending.guess.model == model else None
+    comparable = money is not None and not money.failed and model == choice.model
     return Lesson(
         context=choice.context,
-        reward=reward.value if isinstance(reward, Reward) and reward.event == event else None,
-        output_tokens=count,
-        guessed_tokens=guess.count if reported and isinstance(guess, Tokens) and not inferred else None,
-        cost_nanos=money.nanos if settled and isinstance(money, Money) else None,
+        reward=None if reward is None else reward.value,
+        output_tokens=None if count is None else count.count,
+        guessed_tokens=None if replaced is None else replaced.count,
+        cost_nanos=None if money is None else money.nanos,
         predicted_nanos=choice.predicted if comparable else None,
-        failed=settled and isinstance(money, Money) and money.failed,
+        failed=money is not None and money.failed,
     )
+
+
+def _new(part: Part | None, event: Event, model: str) -> Part | None:
+    return part if part is not None and (part.event, part.model) == (event, model) else None
 
 
 def _apply(pending: Pending, feedback: Feedback, event: Event, lookup: ModelLookup) -> tuple[Pending, Outcome]:
@@ -302,16 +304,16 @@ def _apply(pending: Pending, feedback: Feedback, event: Event, lookup: ModelLook
     parts: list[tuple[PartName, PartOutcome]] = []
     nanos = _amount(feedback, ran)
     # Tokens after the money imply no second payment: only an explicit cost is a duplicate.
-    if nanos is not None and (pending.money is None or "money" in feedback.parts or pending.money.event == event):
-        parts.append(("money", _standing(pending.money, event, done)))
+    if nanos is not None and (pending.money is None or "money" in feedback.parts):
+        parts.append(("money", done if pending.money is None else "duplicate"))
     if nanos is not None and pending.money is None:
         pending = _settle(pending, choice, feedback, Money(nanos, event, ran.model, feedback.failed), ran)
     if feedback.reward is not None:
-        parts.append(("reward", _standing(pending.reward, event, done)))
+        parts.append(("reward", done if pending.reward is None else "duplicate"))
         if pending.reward is None:
             pending = replace(pending, reward=Reward(feedback.reward, event, ran.model))
     if feedback.output_tokens is not None:
-        parts.append(("tokens", _standing(pending.tokens, event, done)))
+        parts.append(("tokens", done if pending.tokens is None else "duplicate"))
         if pending.tokens is None:
             pending = replace(pending, tokens=Tokens(feedback.output_tokens, event, ran.model))
     return pending, Outcome(tuple(parts))
@@ -329,7 +331,7 @@ def _apply_unknown(pending: Pending, feedback: Feedback, event: Event) -> tuple[
     if feedback.cost_nanos is None:
         return pending, _unknown_model(feedback)
     if pending.money is not None:
-        return pending, Outcome((("money", _standing(pending.money, event, "unknown_model")),))
+        return pending, Outcome((("money", "duplicate"),))
     money = Money(feedback.cost_nanos, event, None, feedback.failed)
     return replace(pending, money=money), Outcome((("money", "unknown_model"),))
 
@@ -348,19 +350,21 @@ def _infer_tokens(choice: Choice, ran: Arm, nanos: int) -> int | None:
     per_token = ran.output_usd_per_mtok * USD_PER_MTOK
     if per_token <= 0:
         return None
-    rest = nanos / NANOS_PER_USD - ran.price_usd(choice.input_tokens, 0)
-    count = round(rest / per_token)
-    return count if count >= 1 else None
-
-
-def _standing(held: Money | Reward | Tokens | None, event: Event, done: PartOutcome) -> PartOutcome:
-    if held is None:
-        return done
-    return "replayed" if held.event == event else "duplicate"
+    count = (nanos / NANOS_PER_USD - ran.price_usd(choice.input_tokens, 0)) / per_token
+    return round(count) if 0.5 < count <= _MOST_TOKENS else None
 
 
 def _overflowed(pending: Pending, offset: int) -> bool:
     return pending.overflow is not None and pending.overflow[0] <= offset <= pending.overflow[1]
+
+
+def _replayed(feedback: Feedback) -> Outcome:
+    return Outcome(tuple((part, "replayed") for part in feedback.parts))
+
+
+def _crowded_out(feedback: Feedback) -> Outcome:
+    message = f"{MAX_PARKED} feedback records waited for this query already"
+    return _refusal(feedback, DeadLetterCode.UNKNOWN_QUERY, message)
 
 
 def _unknown_model(feedback: Feedback) -> Outcome:

@@ -1,7 +1,7 @@
-"""Decisions whose reward has not come yet: their contexts, by arm, weighted by how often rewards come.
+"""Decisions whose reward is still to come: they narrow the uncertainty of their arm at once.
 
-They narrow the deviation of the reward model and nothing else (see `coupled`), and only
-for ten minutes: what has not been rated by then is taken as never rated.
+While feedback is late, a bonus that waits for it sends query after query to the same
+uncertain arm. Counting open decisions in the deviation, and not in the mean, stops that.
 """
 
 from __future__ import annotations
@@ -13,90 +13,62 @@ import numpy as np
 
 from worker.core.verdict import FloatArray
 
-HORIZON_S = 600.0
-_PRIOR_DECISIONS = 5.0  # before any is resolved, every decision is taken to be rated
+LONGEST_S = 600.0  # a reward that is later than this counts as never
+MOST = 5_000  # open decisions of an arm that are remembered
+_PRIOR_CALLS = 20.0  # weight of the belief that every decision gets its reward
 
 
 @dataclass(slots=True)
-class _Arm:
-    """Σψψᵀ of the open decisions, and how the resolved ones ended."""
+class _Open:
+    """An arm's open decisions, oldest first: contexts with the time of each in seconds, and Σψψᵀ."""
 
-    A: FloatArray
-    open: int = 0
-    rewarded: int = 0
-    resolved: int = 0
+    total: FloatArray
+    contexts: deque[tuple[float, FloatArray]] = field(default_factory=deque)
 
-    def leave(self, context: FloatArray) -> None:
-        self.open -= 1
-        if self.open:
-            self.A -= np.outer(context, context)
-        else:
-            self.A[:] = 0.0  # what rounding left of the differences
+    def forget(self) -> None:
+        _, x = self.contexts.popleft()
+        self.total -= x[:, None] * x
+
+
+class Outstanding:
+    """The open decisions of one worker, by model. Contexts have shape (d,)."""
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
+        self._open: dict[str, _Open] = {}
+        self._seen: dict[str, int] = {}
+        self._rewarded = self._expired = 0
 
     @property
     def weight(self) -> float:
-        return (self.rewarded + _PRIOR_DECISIONS) / (self.resolved + _PRIOR_DECISIONS)
+        """The share of decisions that get a reward in time."""
+        return (_PRIOR_CALLS + self._rewarded) / (_PRIOR_CALLS + self._rewarded + self._expired)
 
+    def add(self, model: str, context: FloatArray, at_s: float) -> None:
+        """A decision for this model at this time."""
+        own = self._open.get(model)
+        if own is None:
+            own = self._open[model] = _Open(np.zeros((self._dimension, self._dimension)))
+        own.contexts.append((at_s, context))
+        own.total += context[:, None] * context
+        while own.contexts[0][0] < at_s - LONGEST_S or len(own.contexts) > MOST:
+            own.forget()
+            self._expired += 1
 
-@dataclass(slots=True)
-class Outstanding:
-    """The open decisions of one worker.
+    def rewarded(self, model: str, count: int = 1) -> None:
+        """So many rewards of this model have come; the oldest decisions are taken to be theirs."""
+        own = self._open.get(model)
+        for _ in range(min(count, len(own.contexts)) if own is not None else 0):
+            self._rewarded += 1
+            self._open[model].forget()
 
-    `share` is the part of all traffic that this worker sees, for the open decisions
-    of the others: with N workers 1/N.
-    """
+    def learned(self, model: str, rewards: int) -> None:
+        """All rewards ever learned of this model, wherever; what is new since the last call came now."""
+        before = self._seen.get(model)
+        self._seen[model] = rewards
+        if before is not None:
+            self.rewarded(model, rewards - before)
 
-    dimension: int
-    share: float = 1.0
-    _arms: dict[str, _Arm] = field(default_factory=dict)
-    _open: dict[str, tuple[str, FloatArray]] = field(default_factory=dict)
-    _times: deque[tuple[float, str]] = field(default_factory=deque)
-
-    def opened(self, key: str, model: str, context: FloatArray, at: float) -> None:
-        """A decision was sent at time `at`, seconds on a clock that does not go back."""
-        if key in self._open:
-            return
-        self._open[key] = (model, context)
-        self._times.append((at, key))
-        arm = self._arm(model)
-        arm.A += np.outer(context, context)
-        arm.open += 1
-
-    def rewarded(self, key: str) -> bool:
-        """Its reward came; whether it was still open."""
-        return self._close(key, rewarded=True)
-
-    def expire(self, now: float) -> None:
-        """Give up what is older than ten minutes."""
-        while self._times and self._times[0][0] <= now - HORIZON_S:
-            self._close(self._times.popleft()[1], rewarded=False)
-
-    def weight(self, model: str) -> float:
-        """Probability that a decision for this model is rated, seen so far."""
-        return self._arm(model).weight
-
-    def sums(self, model: str) -> FloatArray:
-        """Σ w ψψᵀ of all workers' open decisions for a model, shape (d, d)."""
-        arm = self._arm(model)
-        weighted: FloatArray = arm.A * (arm.weight / self.share)
-        return weighted
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def _arm(self, model: str) -> _Arm:
-        arm = self._arms.get(model)
-        if arm is None:
-            arm = self._arms[model] = _Arm(np.zeros((self.dimension, self.dimension)))
-        return arm
-
-    def _close(self, key: str, *, rewarded: bool) -> bool:
-        found = self._open.pop(key, None)
-        if found is None:
-            return False
-        model, context = found
-        arm = self._arm(model)
-        arm.leave(context)
-        arm.resolved += 1
-        arm.rewarded += rewarded
-        return True
+    def sums(self) -> dict[str, FloatArray]:
+        """Σ w ψψᵀ of each model's open decisions, arrays of shape (d, d)."""
+        return {model: self.weight * own.total for model, own in self._open.items() if own.contexts}

@@ -17,6 +17,7 @@ from worker.core.arms import Arm
 from worker.core.arrivals import Demand
 from worker.core.beliefs import Beliefs, CostModel, LearnedBeliefs, RewardKind
 from worker.core.costs import TYPICAL_INPUT_TOKENS, CostEstimate
+from worker.core.coupled import CoupledArms
 from worker.core.draw import uniforms
 from worker.core.eligibility import (
     BUDGET,
@@ -33,8 +34,12 @@ from worker.core.eligibility import (
     screen,
 )
 from worker.core.exploration import ALPHA, ForcedPulls
+from worker.core.outstanding import Outstanding
+from worker.core.paper import ALPHA as PAPER_ALPHA
+from worker.core.paper import PaperBeliefs, teaches
 from worker.core.policies import create
 from worker.core.policies.base import Choice, Policy, Sample, View
+from worker.core.policies.unlimited import Unlimited
 from worker.core.prior import Prior
 from worker.core.reservoir import Reservoir
 from worker.core.statistics import ArmStatistics
@@ -53,7 +58,11 @@ MakeBeliefs = Callable[[Sequence[Arm]], Beliefs]
 class RouterOptions:
     """The settings that decisions depend on; `alpha` None: by the kind of prior.
 
+    `rewards`: `paper` brings its cost model and the published form of `zcl` with it.
     `costs`: `tokens` at list prices, or `table` where only dollars are known.
+    `learning_share` None: every query explores under the policy. Otherwise this share of
+    them explores without a price on money, and the others exploit. `open_decisions`: those
+    whose reward is to come narrow the deviation; of no use where rewards come at once.
     """
 
     policy: str = "pacing"
@@ -66,6 +75,8 @@ class RouterOptions:
     detail: Literal["full", "chosen"] = "full"
     rewards: RewardKind = "coupled"
     costs: CostModel = "tokens"
+    learning_share: float | None = None
+    open_decisions: bool = True
 
 
 class _Weighed(NamedTuple):
@@ -93,16 +104,22 @@ class Router:
         self._frozen = False
         self._prior = prior
         self._make_beliefs = make_beliefs or self._learned_beliefs
-        self._alpha = ALPHA[prior.kind] if options.alpha is None else options.alpha
-        self._policy: Policy = create(options.policy, options.quality_floor)
+        published = options.rewards == "paper"
+        usual_alpha = PAPER_ALPHA if published else ALPHA[prior.kind]
+        self._alpha = usual_alpha if options.alpha is None else options.alpha
+        self._policy: Policy = create(options.policy, options.quality_floor, published=published)
+        self._explorer: Policy = self._policy if options.learning_share is None else Unlimited()
         self._demand = Demand()
         self._typical_tokens = prior.input_tokens or TYPICAL_INPUT_TOKENS
         self._reservoir = Reservoir(prior.contexts, self._typical_tokens)
+        self._outstanding = Outstanding(prior.projection.dimension)
         self._statistics: Mapping[str, ArmStatistics] = {}
         self.set_arms(())
 
     def _learned_beliefs(self, arms: Sequence[Arm]) -> Beliefs:
         options = self.options
+        if options.rewards == "paper":
+            return PaperBeliefs(self._prior, arms, table=options.costs == "table")
         return LearnedBeliefs(self._prior, arms, options.reserve_quantile, options.rewards, options.costs)
 
     def set_arms(self, arms: Sequence[Arm]) -> None:
@@ -124,7 +141,9 @@ class Router:
         """Solve again from totals by model over all shards, without the prior, which is added here."""
         self._statistics = statistics
         self.observations = sum(arm.reward.n for arm in statistics.values())
-        self._beliefs.refresh(statistics)
+        for model, arm in statistics.items():
+            self._outstanding.learned(model, arm.reward.n)
+        self._beliefs.refresh(statistics, self._outstanding.sums() if self._opens else None)
         self._forced.seen([statistics[a.model].reward.n if a.model in statistics else 0 for a in self._arms])
 
     def observe(
@@ -142,8 +161,7 @@ class Router:
         """
         k = self._index[model]
         if reward is not None:
-            self._beliefs.rewards.learn(k, context, reward)
-            self.observations += 1
+            self._learn(k, context, reward)
         if cost_usd is not None:
             self._beliefs.costs.learn(k, context, cost_usd)
             if predicted_usd is not None:
@@ -153,6 +171,25 @@ class Router:
         """From now on decide by what is known: no bonus, no forced pulls."""
         self._frozen = True
         self._until_plan = 0
+
+    def _learn(self, k: int, context: FloatArray, reward: float) -> None:
+        rewards = self._beliefs.rewards
+        if isinstance(rewards, CoupledArms) and self.options.open_decisions:
+            rewards.learn(k, context, reward, self._outstanding.weight)
+            self._outstanding.rewarded(self._arms[k].model)
+        else:
+            rewards.learn(k, context, reward)
+        self.observations += 1
+
+    @property
+    def _early(self) -> bool:
+        """Whether scores still move much with every reward."""
+        return self._prior.kind != "table" and self.observations < EARLY_REWARDS
+
+    @property
+    def _opens(self) -> bool:
+        """Whether open decisions count: early, when the bonus still decides."""
+        return self.options.open_decisions and self._early and not self._frozen
 
     @property
     def version(self) -> str:
@@ -192,8 +229,7 @@ class Router:
     def _plan_when_due(self) -> None:
         if self._until_plan <= 0:
             self._plan()
-            early = self._prior.kind != "table" and self.observations < EARLY_REWARDS
-            self._until_plan = PLAN_EVERY_EARLY if early else PLAN_EVERY
+            self._until_plan = PLAN_EVERY_EARLY if self._early else PLAN_EVERY
         self._until_plan -= 1
 
     def _plan(self) -> None:
@@ -201,10 +237,14 @@ class Router:
         self._typical_tokens = float(self._reservoir.tokens.mean())
         mean, deviation = self._beliefs.rewards.score_many(self._reservoir.contexts)
         costs = self._beliefs.costs.estimate_many(self._reservoir.contexts, self._reservoir.tokens)
-        self._policy.plan(Sample(mean, self._with_bonus(mean, deviation), costs.expected))
+        exploits = self._frozen or self.options.learning_share is not None
+        score = mean if exploits else mean + self._alpha * deviation
+        self._policy.plan(Sample(mean, score, costs.expected))
 
-    def _with_bonus(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
-        return mean if self._frozen else mean + self._alpha * deviation
+    def _explores(self, query_id: str) -> bool:
+        """Whether this query gets a bonus: all do, none after `freeze`, or those of the learning bucket."""
+        share = self.options.learning_share
+        return not self._frozen and (share is None or teaches(query_id, share))
 
     def _weigh(self, request: Request, limited: Account | None, tokens: float, bounds: Nanos | None) -> _Weighed:
         mean, deviation = self._beliefs.rewards.score(request.context)
@@ -228,17 +268,27 @@ class Router:
     def _choose(self, request: Request, limited: Account | None, weighed: _Weighed) -> Verdict:
         eligible = weighed.codes == ELIGIBLE
         left = 1.0 if limited is None else self._demand.left(limited)
-        score = self._with_bonus(weighed.mean, weighed.deviation)
+        explores = self._explores(request.query_id)
+        score = weighed.mean + self._alpha * weighed.deviation if explores else weighed.mean
         costs = weighed.estimate.expected
-        choice = self._policy.choose(View(request.query_id, score, costs, eligible, limited, left, request.user_id))
+        policy = self._explorer if explores else self._policy
+        choice = policy.choose(View(request.query_id, score, costs, eligible, limited, left, request.user_id))
         if choice.threshold is not None:
             weighed.codes[choice.threshold] = THRESHOLD
             eligible = weighed.codes == ELIGIBLE
-        forced = None if self._frozen else self._forced.due(eligible)
+        forced = self._forced.due(eligible) if explores and self.options.learning_share is None else None
         greedy = choice.arm if forced is None else forced
         arm, propensity = self._explore(request.query_id, greedy, eligible)
         self._forced.pulled(arm)
+        if self._opens:
+            self._open(arm, request)
         return self._verdict(Choice(arm, choice.shadow_price), propensity, weighed)
+
+    def _open(self, arm: int, request: Request) -> None:
+        rewards = self._beliefs.rewards
+        if isinstance(rewards, CoupledArms):
+            rewards.open(arm, request.context, self._outstanding.weight)
+            self._outstanding.add(self._arms[arm].model, request.context, request.at_s)
 
     def _explore(self, query_id: str, greedy: int, eligible: Mask) -> tuple[int, float]:
         rate = self.options.exploration_rate

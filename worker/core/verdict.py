@@ -19,7 +19,7 @@ class Request:
     """One query as the core sees it.
 
     `context` is ψ, float64 of shape (d,). `text_bytes` are the UTF-8 bytes of the
-    prompt, None where there is only an embedding.
+    prompt, None where there is only an embedding, `at_s` its broker time in seconds.
     """
 
     query_id: str
@@ -31,6 +31,7 @@ class Request:
     requires: frozenset[str] = frozenset()
     max_cost_nanos: int | None = None
     user_id: str = ""
+    at_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

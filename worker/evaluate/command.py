@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from worker.evaluate.table import Columns, Split, Table, named_split, random_spl
 from worker.evaluate.traffic import Crowd
 from worker.settings import Settings
 
-DEFAULT_POLICIES = ("pacing", "best", "cheapest", "random", "static-mix", "gateway", "hard-cap", "oracle")
+BESIDE = ("best", "cheapest", "random", "static-mix", "gateway", "hard-cap", "oracle")
 DEFAULT_BUDGETS = (0.113, 0.25, 0.5)
 _PLAIN_WIDTH = 160  # of the table in a file or pipe, where no terminal says how wide it is
 SOURCES: tuple[PriorSource, ...] = ("table", "bandit", "none")
@@ -37,7 +38,7 @@ _SHARE = click.FloatRange(min=0, min_open=True)
 
 @click.command()
 @click.argument("table", type=click.Path(path_type=Path))
-@click.option("--policy", "policies", multiple=True, default=DEFAULT_POLICIES, show_default=True, help="Repeatable.")
+@click.option("--policy", "policies", multiple=True, help="Repeatable. Default: PILOT_POLICY and the usual baselines.")
 @click.option(
     "--budget",
     "budgets",
@@ -81,7 +82,10 @@ _SHARE = click.FloatRange(min=0, min_open=True)
 @click.option("--plot", "plot_out", type=click.Path(path_type=Path, dir_okay=False), help="Draw: .png, .svg or .html.")
 def evaluate(table: Path, **options: Any) -> None:
     """Replay TABLE, one row a prompt with every model's reward and cost, under budgets."""
-    settings, _ = configuration.load(click.get_current_context().find_root().obj)
+    environ = dict(os.environ)
+    if options["preset"] is not None:
+        environ["PILOT_PRESET"] = options["preset"]
+    settings, _ = configuration.load(click.get_current_context().find_root().obj, environ)
     run(table, settings, options)
 
 
@@ -121,8 +125,7 @@ def run(path: Path, settings: Settings, options: dict[str, Any]) -> None:
             if done.cell.split == 0 and done.cell.seed == 0:
                 shown.append(done)
             progress.advance(replaying)
-    preset = options["preset"] or settings.preset
-    document = report.as_json(table, splits, comparison, measures, prior=options["prior"], preset=preset)
+    document = report.as_json(table, splits, comparison, measures, prior=options["prior"], preset=settings.preset)
     _show(document)
     if options["json_out"] is not None:
         report.write_json(document, options["json_out"])
@@ -152,7 +155,7 @@ def _splits(path: Path, table: Table, columns: Columns, options: dict[str, Any],
 
 
 def _comparison(settings: Settings, options: dict[str, Any]) -> Comparison:
-    policies = tuple(dict.fromkeys(options["policies"]))
+    policies = tuple(dict.fromkeys(options["policies"] or (settings.policy, *BESIDE)))
     unknown = [policy for policy in policies if policy not in POLICIES]
     if unknown:
         raise UsageError(f"--policy {unknown[0]}: one of {', '.join(POLICIES)}")
@@ -163,7 +166,7 @@ def _comparison(settings: Settings, options: dict[str, Any]) -> Comparison:
         policies=policies,
         budgets=tuple(dict.fromkeys(options["budgets"])),
         source=source,
-        artefact=routing.prior(Path(options["prior"])) if source == "file" else None,
+        artefact=routing.load_prior(Path(options["prior"])) if source == "file" else None,
         learn=options["learn"],
         freeze=options["freeze"],
         crowd=Crowd(

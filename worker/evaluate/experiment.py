@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from worker.core.arms import Arm
+from worker.core.paper import as_published
 from worker.core.policies import SUPPORTED
 from worker.core.prior import Prior, default_prior
 from worker.core.router import Router, RouterOptions
@@ -24,6 +25,7 @@ from worker.pretrain.table import build
 
 PriorSource = Literal["table", "bandit", "none", "file"]
 LOOKUP, CEILING = "label-lookup", "ceiling"
+_AMPLE = 2.0  # × the dearest call: a budget that never binds
 POLICIES = (*SUPPORTED, *BASELINES, LOOKUP, CEILING)
 
 
@@ -90,6 +92,8 @@ class Bench:
         if LOOKUP in self._plan.policies and self._table.labels is None:
             raise UsageError(f"--policy {LOOKUP}: needs the labels; name their column with --label-column")
         artefact = self._plan.artefact
+        if self._plan.router.rewards == "paper" and self._plan.source == "table":
+            raise UsageError("--preset paper: starts from preferences or from nothing; --prior bandit, none or FILE")
         if artefact is None:
             return
         if artefact.encoder != self._encoder:
@@ -144,6 +148,8 @@ class _Stage:
         if self._plan.source == "table":
             return self._full
         prior = self._plan.artefact or default_prior()
+        if self._plan.router.rewards == "paper":
+            prior = as_published(prior)
         if prior.mean_costs:
             return prior
         means = self._table.costs[self._split.train].mean(axis=0).tolist()
@@ -182,10 +188,15 @@ class _Stage:
         return self._learned(policy, cell)
 
     def _learned(self, policy: str, cell: Cell) -> Run:
-        router = self._router(self._prior, replace(self._plan.router, policy=policy))
+        published = self._plan.router.rewards == "paper"
+        # The paper's buckets follow each other here: train rows learn without a budget, test rows deploy.
+        options = replace(self._plan.router, policy=policy, learning_share=1.0 if published else None)
+        router = self._router(self._prior, options)
         task = self._learning_task(cell.budget, cell.split, cell.seed)
+        if published and task is not None:
+            task = replace(task, allowed_usd=_AMPLE * float(self._table.costs.max()))
         learning = None if task is None else self._replay(router, task, self._own_contexts, -cell.seed - 1)
-        freeze = self._plan.freeze
+        freeze = self._plan.freeze or published
         if freeze:
             router.freeze()
         outcome = self._replay(router, cell.task, self._own_contexts, cell.seed, learn=not freeze)
@@ -203,14 +214,15 @@ class _Stage:
         return self._task(traffic, budget * float(self._table.costs[traffic.rows, self._best].mean()))
 
     def _ceiling(self, task: Task, seed: int) -> Outcome:
-        router = self._router(self._full, replace(self._plan.router, policy="pacing"))
+        options = replace(self._plan.router, policy="pacing", rewards="coupled", learning_share=None)
+        router = self._router(self._full, options)
         router.freeze()
         return self._replay(router, task, self._full_contexts, seed, learn=False)
 
     def _lookup(self, task: Task, seed: int) -> Outcome | None:
         if self._labels is None:
             return None
-        options = replace(self._plan.router, policy="pacing", detail="chosen")
+        options = replace(self._plan.router, policy="pacing", detail="chosen", rewards="coupled", learning_share=None)
         beliefs = Lookup(self._table, self._split.train, options.reserve_quantile)
         router = Router(lookup_prior(self._labels, self._split.train), options, lambda _arms: beliefs)
         router.set_arms(self._arms)
@@ -222,7 +234,7 @@ class _Stage:
         return [Arm(model) for model in self._table.models]
 
     def _router(self, prior: Prior, options: RouterOptions) -> Router:
-        router = Router(prior, replace(options, costs="table", detail="chosen"))
+        router = Router(prior, replace(options, costs="table", detail="chosen", open_decisions=self._plan.delay > 0))
         router.set_arms(self._arms)
         return router
 

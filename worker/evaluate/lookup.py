@@ -85,7 +85,11 @@ class Lookup:
         self.costs = _MeanCosts(costs, np.maximum(high, costs))
         self.known = [True] * len(table.models)
 
-    def refresh(self, statistics: Mapping[str, ArmStatistics]) -> None:
+    def refresh(
+        self,
+        statistics: Mapping[str, ArmStatistics],
+        outstanding: Mapping[str, FloatArray] | None = None,
+    ) -> None:
         """Nothing to solve."""
 
 

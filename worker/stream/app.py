@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from worker.stream.delivery import KafkaDelivery, Outgoing, Sent
 from worker.stream.healing import Healer
 from worker.stream.intake import Intake
 from worker.stream.lane import Lane
+from worker.stream.progress import Progress
 from worker.stream.replica import Replica
 from worker.stream.route import RouteHandler
 from worker.stream.settle import SettleHandler
@@ -57,6 +59,7 @@ class Worker:
     followers: tuple[Follower, ...]
     catalog: Catalog
     encoder: AsyncEncoder
+    gate: asyncio.Event
 
     @property
     def consumer(self) -> Consumer:
@@ -69,9 +72,17 @@ class Worker:
         """Whether all tables are recovered and no rebalance is under way."""
         return bool(self.app.tables.actives_ready) and not self.app.rebalancing
 
+    async def _open_gate(self) -> None:
+        """Let the agents begin once models, budgets and the replica are read to their ends."""
+        for follower in self.followers:
+            await follower.caught_up.wait()
+        self.replica.hand_over()
+        self.gate.set()
+
     def lane_services(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What must run before the first event arrives."""
         return {
+            "gate": self._open_gate(),
             "flusher": self.lane.run_flusher(),
             "pending stage": self.lane.run_stage(0),
             "effects stage": self.lane.run_stage(1),
@@ -113,9 +124,10 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     budgets = Budgets(on_bad=on_bad)
     replica = Replica(settings, prior.fingerprint, router.refresh, observer)
     encoder = _encoder(settings, prior, observer)
+    progress = Progress()
     sweeper = Sweeper(
         settings=settings, partitions=partitions, tenure=tenure, tables=tables,
-        committed=lambda topic, partition: guard.committed.get((topic, partition)),
+        committed=progress.committed,
         observer=observer,
     )  # fmt: skip
     query_handler = RouteHandler(
@@ -125,10 +137,11 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     feedback_handler = SettleHandler(
         settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, catalog=catalog, observer=observer
     )
-    route: Intake[Any] = Intake(tenure, lane, query_handler.prepare, query_handler.handle)
-    settle: Intake[Any] = Intake(tenure, lane, feedback_handler.prepare, feedback_handler.handle)
+    gate = asyncio.Event()
+    route: Intake[Any] = Intake(tenure, lane, gate, query_handler.prepare, query_handler.handle)
+    settle: Intake[Any] = Intake(tenure, lane, gate, feedback_handler.prepare, feedback_handler.handle)
     intakes = {settings.topic("queries"): route, settings.topic("feedback"): settle}
-    guard = _watchdog(settings, app, intakes, query_handler, observer)
+    guard = _watchdog(settings, app, intakes, query_handler, progress, observer)
     tenure.check_pause = guard.check_pause
     for topic, intake in intakes.items():
         _agent(app, settings, topic, partitions, intake)
@@ -146,6 +159,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
         (*control, replica.follower),
         catalog,
         encoder,
+        gate,
     )
 
 
@@ -228,6 +242,7 @@ def _watchdog(
     app: faust.App,
     intakes: dict[str, Intake[Any]],
     handler: RouteHandler,
+    progress: Progress,
     observer: Observer,
 ) -> watchdog.Watchdog:
     def stall_s() -> float:
@@ -246,6 +261,7 @@ def _watchdog(
         recovered=recovered,
         flowing=flowing,
         healer=healer,
+        progress=progress,
         sources=frozenset(intakes),
         prefix=settings.topic_prefix,
         session_timeout_s=settings.session_timeout_s,

@@ -57,11 +57,6 @@ class Batch:
     outputs: list[Output] = field(default_factory=list)
     delivered: list[Callable[[], None]] = field(default_factory=list)
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to send and nothing to mark as done."""
-        return not (self.covered or self.pending or self.spend or self.shards or self.outputs)
-
 
 class Journal:
     """Where the agents write: the state in memory and the batch that takes it out, in one step."""

@@ -124,6 +124,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
     on_assignment: ClassVar[Callable[[Any], None]]
     _committing: asyncio.Lock | None = None
     last_commit = 0.0
+    draining_since: float | None = None
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -180,7 +181,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
                 await self.sleep(0)
                 if self.should_stop:
                     break
+                self.draining_since = time.monotonic()
                 await self._drain_batch(batch)
+                self.draining_since = None
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise

@@ -32,10 +32,11 @@ class SourcePosition:
 
     `last` is the last offset admitted, `done` the last whose effects are
     acknowledged, `chain` the last record handed out by the fetcher and the fetch
-    position after it, `committed` what the broker holds (-1: unknown).
+    position after it, `committed` what the broker holds (-1: unknown), `seeks` the
+    attempts to fetch again what should follow `last`.
     """
 
-    __slots__ = ("chain", "committed", "done", "hole_since", "last", "quiet_since", "state", "tp")
+    __slots__ = ("chain", "committed", "done", "hole_since", "last", "quiet_since", "seeks", "state", "tp")
 
     def __init__(self, tp: Any, state: Any, start: int) -> None:
         self.tp = tp
@@ -43,6 +44,7 @@ class SourcePosition:
         self.last = self.done = start - 1
         self.chain = (start - 1, start)
         self.committed = -1
+        self.seeks = 0
         self.hole_since: float | None = None
         self.quiet_since = time.monotonic()
 
@@ -73,6 +75,7 @@ class SourcePosition:
                 self.hole_since = time.monotonic()
             return Admission.HOLE
         self.hole_since = None
+        self.seeks = 0
         self.last = offset
         self.quiet_since = time.monotonic()
         return Admission.ADMIT

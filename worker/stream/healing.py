@@ -7,7 +7,6 @@ at the committed offset and misses nothing.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,7 +36,6 @@ class Healer:
         self._intakes = intakes
         self._prefix = prefix
         self._observer = observer
-        self._attempts: Counter[tuple[int, int]] = Counter()
 
     def postpone(self, positions: list[SourcePosition]) -> None:
         """Nothing is delivered during recovery and rebalances: silence means nothing then."""
@@ -68,10 +66,9 @@ class Healer:
         Raises:
             WorkerMustStop: it did not help three times.
         """
-        key = (id(position), position.last)
-        self._attempts[key] += 1
+        position.seeks += 1
         where = f"{position.tp.topic}/{position.tp.partition} after offset {position.last}"
-        if self._attempts[key] > ATTEMPTS:
+        if position.seeks > ATTEMPTS:
             raise WorkerMustStop(ExitCode.HOLE, f"records are missing from {where} ({reason}) and do not come back")
         consumer = self._consumer()
         at = await consumer.on_thread(consumer._thread.seek_back(position))  # noqa: SLF001 - our own subclass
@@ -88,3 +85,4 @@ class Healer:
         topic = position.tp.topic.removeprefix(self._prefix)
         self._observer.observe(RecordsLost(topic, position.tp.partition, first, at - first))
         position.last = position.done = at - 1
+        position.seeks = 0

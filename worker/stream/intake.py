@@ -32,6 +32,7 @@ class Intake(Generic[T]):
         self,
         tenure: Tenure,
         lane: Lane,
+        gate: asyncio.Event,
         prepare: Callable[[SourceRecord], T | asyncio.Future[T]],
         handle: Callable[[SourceRecord, T], None],
     ) -> None:
@@ -39,6 +40,7 @@ class Intake(Generic[T]):
         self.stopping = False
         self._tenure = tenure
         self._lane = lane
+        self._gate = gate
         self._prepare = prepare
         self._handle = handle
         self._queue: asyncio.Queue[tuple[Any, SourceRecord, T | asyncio.Future[T]]] = asyncio.Queue(MAX_PREPARING)
@@ -47,15 +49,19 @@ class Intake(Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """Whether an event is being dealt with; silence is no hole then."""
-        return self._inside or self._waiting > 0
+        """Whether an event is being dealt with or must wait for the gate; silence is no hole then."""
+        return self._inside or self._waiting > 0 or not self._gate.is_set()
 
     async def prepared(self) -> None:
         """Wait until no admitted event waits for its preparation."""
         await self._queue.join()
 
     async def run(self, stream: Any) -> None:
-        """Consume the topic; the body of the Faust agent."""
+        """Consume the topic; the body of the Faust agent.
+
+        Nothing is decided before the gate opens: models, budgets and what was learned must be known first.
+        """
+        await self._gate.wait()
         async for event in stream.noack().events():
             self._inside = True
             await self._take(event)

@@ -85,11 +85,6 @@ class Lane:
         self._idle.clear()
         self._stages[0].put_nowait(Shipment(batch, self._tables.plan(batch, self.journal.state)))
 
-    def drop_current(self) -> None:
-        """Forget what was written for an assignment that is over; its new owner replays."""
-        for _, _, event in self.journal.turn().covered:
-            event.ack()
-
     async def drained(self) -> None:
         """Wait until nothing is under way; for a graceful stop."""
         await self.flush()
@@ -108,7 +103,7 @@ class Lane:
         while True:
             shipment = await self._stages[number].get()
             await self._acknowledge(shipment)
-            if await self._may_send(shipment.batch):
+            if not shipment.abandoned and await self._may_send(shipment.batch):
                 for (topic, partition), changes in shipment.plans[number].items():
                     records = [Outgoing(change.key, change.value, change.headers) for change in changes]
                     shipment.underway.append((changes, await self._delivery.send(topic, partition, records)))

@@ -66,7 +66,7 @@ class Replica:
         await self.follower.caught_up.wait()
         while True:
             if self._due(time.monotonic()):
-                self._hand_over()
+                self.hand_over()
             await asyncio.sleep(_POLL_S)
 
     def _due(self, now: float) -> bool:
@@ -75,7 +75,8 @@ class Replica:
         few = self._rewards < FEW_REWARDS and self._rewards - self._refreshed_rewards >= REFRESH_EVERY
         return few or now - self._refreshed_at >= REFRESH_S
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
+        """Give the router the totals as they are now."""
         totals = self.totals()
         self._refresh(totals)
         self._changed = False

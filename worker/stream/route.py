@@ -16,7 +16,7 @@ from worker.core.arms import Arm
 from worker.core.arrivals import carry
 from worker.core.fence import Event, Source
 from worker.core.ledger import Spend
-from worker.core.lifecycle import Choice, Outcome, Pending
+from worker.core.lifecycle import Choice, Pending
 from worker.core.projection import Projection
 from worker.core.router import Router
 from worker.core.verdict import Account, FloatArray, Request, Verdict
@@ -32,7 +32,7 @@ from worker.stream.answer import Window
 from worker.stream.batch import Output, SourceRecord
 from worker.stream.checks import check_embedding, check_placement
 from worker.stream.deadletters import dead_letter
-from worker.stream.feedback import core_feedback, count_parts
+from worker.stream.feedback import core_feedback, report
 from worker.stream.state import SpendKey
 from worker.stream.sweep import Sweeper
 from worker.stream.tenure import Tenure
@@ -70,8 +70,7 @@ class RouteHandler:
         budgets: Budgets,
         observer: Observer,
     ) -> None:
-        self.encoding = 0
-        self.encoded = 0
+        self.encoding = self.encoded = False  # the first text loads the model, which takes a while
         self._settings = settings
         self._partitions = partitions
         self._tenure = tenure
@@ -118,10 +117,9 @@ class RouteHandler:
         self._emit(record, pending)
 
     async def _encode(self, query: Query) -> Prepared:
-        self.encoding += 1
+        self.encoding = True
         vector = await self._encoder.encode(query.text or "")
-        self.encoding -= 1
-        self.encoded += 1
+        self.encoded = True
         return Prepared(query, self._context(query, np.asarray(vector, dtype=np.float64)))
 
     def _context(self, query: Query, vector: FloatArray) -> FloatArray:
@@ -153,7 +151,9 @@ class RouteHandler:
             query, record, verdict, ledger.apply_query(spend, decided, event), window,
             version=self._router.version, now_s=now, detailed=self._settings.decision_detail == "full",
         )  # fmt: skip
-        self._announce(record, verdict, window, outcomes)
+        for parked, outcome in zip(pending.parked, outcomes, strict=True):
+            report(self._observer, parse_feedback(parked.value), outcome, decided)
+        self._announce(record, verdict, window)
         return replace(decided, decision=decision.to_json())
 
     def _window(self, record: SourceRecord, user_id: str) -> Window:
@@ -216,12 +216,10 @@ class RouteHandler:
         self._observer.observe(records.DeadLetterSent("queries", record.partition, record.offset, bad.code))
         self._observer.observe(records.QueryHandled("dead_letter"))
 
-    def _announce(self, record: SourceRecord, verdict: Verdict, window: Window, outcomes: tuple[Outcome, ...]) -> None:
-        """Count the decision once it is acknowledged, and the early feedback that came with it."""
+    def _announce(self, record: SourceRecord, verdict: Verdict, window: Window) -> None:
+        """Count the decision once it is acknowledged."""
         if window.limit is None:
             self._observer.observe(records.UnlimitedQuery())
-        for outcome in outcomes:
-            count_parts(self._observer, outcome)
         status: Literal["routed", "rejected"] = "rejected" if verdict.model is None else "routed"
 
         def acknowledged() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from worker.core import lifecycle
 from worker.core.fence import Event, Source
-from worker.core.lifecycle import Money, Parked, Pending
+from worker.core.lifecycle import Parked, Pending
 from worker.errors import BadRecord, DeadLetterCode, ExitCode, WorkerMustStop
 from worker.events import Feedback as FeedbackEvent
 from worker.events import parse_feedback
@@ -16,7 +16,7 @@ from worker.stream import codecs, effects
 from worker.stream.batch import SourceRecord
 from worker.stream.checks import check_placement
 from worker.stream.deadletters import dead_letter
-from worker.stream.feedback import core_feedback, count_parts
+from worker.stream.feedback import core_feedback, report
 from worker.stream.state import SpendKey
 from worker.stream.sweep import Sweeper
 from worker.stream.tenure import Tenure
@@ -66,14 +66,14 @@ class SettleHandler:
             after, outcome = lifecycle.feed(before, feedback, event, record.timestamp, self._catalog.arm)
             self._check_fence(record, before, after, prepared.user_id)
             effects.apply(journal, record.partition, prepared.user_id, after, event)
+            # Late money may open a window again that was dropped already.
+            self._sweeper.watch_window(record.partition, SpendKey(prepared.user_id, after.window))
         if after is not before:
             journal.put_pending(record.partition, key, after)
             self._sweeper.watch(record.partition, key, after)
-        count_parts(self._observer, outcome)
+        report(self._observer, prepared, outcome, after)
         if outcome.dead_letter is not None:
             self._emit_dead_letter(record, BadRecord(*outcome.dead_letter))
-        if after.money is not None and after.money is not before.money:
-            self._report_money(after, after.money, prepared)
 
     def _check_fence(self, record: SourceRecord, before: Pending, after: Pending, user_id: str) -> None:
         """Money that is new to the arbiter cannot be in the ledger already."""
@@ -85,15 +85,6 @@ class SettleHandler:
                 ExitCode.STATE_BROKEN,
                 f"spend contains {record.topic}/{record.partition}/{record.offset}, but its query does not know it",
             )
-
-    def _report_money(self, pending: Pending, money: Money, event: FeedbackEvent) -> None:
-        if money.model is not None:
-            self._observer.observe(records.MoneySettled(money.model, money.nanos))
-        if event.status != "ok":
-            self._observer.observe(records.CallFailed(money.model or event.model or "", event.status))
-        choice = pending.choice
-        if choice is not None and choice.bounded and money.nanos > choice.reservation:
-            self._observer.observe(records.CostAboveBound(choice.model, money.nanos, choice.reservation))
 
     def _set_aside(self, record: SourceRecord, bad: BadRecord) -> None:
         self._emit_dead_letter(record, bad)

@@ -4,6 +4,7 @@ Time is broker time: the largest LogAppendTime seen plus the monotonic time sinc
 so idle partitions expire too and the worker's clock does not matter. Everything
 goes through the lane. Expired early feedback is refused first (in `pending`), then
 its dead letters leave, and only when those are acknowledged comes the tombstone.
+Nothing expires in a lane that lags: what would keep it alive may still lie there.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import heapq
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
-from worker.core.lifecycle import Parked, Pending, expire_parked
+from worker.core.lifecycle import Parked, Pending, Refused, expire_parked
 from worker.errors import BadRecord
 from worker.kafka.partitioning import partition_of
 from worker.observe import records
@@ -30,7 +32,7 @@ from worker.stream.tenure import Tenure
 _PER_SWEEP = 500  # keys of each kind: a sweep must not hold up the agents
 _RETRY_MS = 5_000
 
-Committed = Callable[[str, int], int | None]
+Committed = Callable[[str, int], int | None]  # None: the partition lags behind its end
 
 
 class BrokerClock:
@@ -64,6 +66,7 @@ class Sweeper:
         observer: Observer,
     ) -> None:
         self.clock = BrokerClock()
+        self.behind = False  # more is due than one sweep lets go
         self._settings = settings
         self._partitions = partitions
         self._tenure = tenure
@@ -78,7 +81,8 @@ class Sweeper:
         self._due: list[tuple[int, int, bytes]] = []
         self._watched: set[bytes] = set()
         self._windows: defaultdict[int, dict[SpendKey, int]] = defaultdict(dict)
-        self._told: set[bytes] = set()
+        self._told: dict[bytes, int] = {}  # the last refused offset whose dead letter is acknowledged
+        self._current: frozenset[int] = frozenset()
         self._stored: Iterator[tuple[bytes, bytes]] = iter(self._tables.pending_items())
         for key in self._tables.spend_keys():
             self.watch_window(partition_of(key.user_id.encode(), self._partitions), key)
@@ -97,20 +101,25 @@ class Sweeper:
     def sweep(self) -> bool:
         """Let go of what is due, at most so many keys; whether anything was written."""
         self._index_stored()
-        batch, before = self._tenure.journal.batch, self._written()
-        now = self.clock.now_ms()
-        for _ in range(_PER_SWEEP):
-            if not self._due or self._due[0][0] > now:
-                break
+        before, now = self._written(), self.clock.now_ms()
+        self._current = frozenset(number for number in range(self._partitions) if self._is_current(number))
+        due = 0
+        while self._due and self._due[0][0] <= now and due < _PER_SWEEP:
             _, partition, key = heapq.heappop(self._due)
             self._watched.discard(key)
             self._let_go(partition, key, now)
-        self._close_windows(now)
-        return batch is self._tenure.journal.batch and self._written() > before
+            due += 1
+        self.behind = self._close_windows(now) or due == _PER_SWEEP
+        return self._written() > before
 
     def _written(self) -> int:
         batch = self._tenure.journal.batch
         return len(batch.pending) + len(batch.spend) + len(batch.outputs)
+
+    def _is_current(self, partition: int) -> bool:
+        """Whether both topics of a lane are read to about their ends; what still lies there may not expire."""
+        topics = (self._settings.topic("queries"), self._settings.topic("feedback"))
+        return all(self._committed(topic, partition) is not None for topic in topics)
 
     def _index_stored(self) -> None:
         for key, value in islice(self._stored, _PER_SWEEP):
@@ -125,63 +134,77 @@ class Sweeper:
         return pending.changed_ms + int(self._settings.decision_ttl_s * 1000)
 
     def _let_go(self, partition: int, key: bytes, now: int) -> None:
+        if partition not in self._current:
+            self._come_back(partition, key, now + _RETRY_MS)
+            return
         pending = self._tenure.journal.state.pending.get(partition, key)
         if pending is None:
             return
         if self._deadline(pending) > now:
             self.watch(partition, key, pending)
-        elif not self._settled_in_log(partition, pending):
-            self._watched.add(key)
-            heapq.heappush(self._due, (now + _RETRY_MS, partition, key))
-        elif pending.decision is None and pending.parked:
-            self._refuse_parked(partition, key, pending, now)
-        elif pending.decision is None and pending.refused and key not in self._told:
-            self._tell(partition, key, pending)
-        else:
-            self._told.discard(key)
+        elif pending.decision is None:
+            self._expire_early(partition, key, pending, now)
+        elif self._settled_in_log(partition, pending):
             self._tenure.journal.put_pending(partition, key, None)
+        else:
+            self._come_back(partition, key, now + _RETRY_MS)
+
+    def _come_back(self, partition: int, key: bytes, at: int) -> None:
+        self._watched.add(key)
+        heapq.heappush(self._due, (at, partition, key))
 
     def _settled_in_log(self, partition: int, pending: Pending) -> bool:
         """Whether no event that this record depends on can be replayed any more."""
-        queries = self._committed(self._settings.topic("queries"), partition)
-        feedback = self._committed(self._settings.topic("feedback"), partition)
-        if queries is None or feedback is None:
-            return False
-        return pending.offset < queries and pending.last_feedback < feedback
+        queries = self._committed(self._settings.topic("queries"), partition) or 0
+        return pending.offset < queries and pending.last_feedback < self._committed_feedback(partition)
 
-    def _refuse_parked(self, partition: int, key: bytes, pending: Pending, now: int) -> None:
-        expired = expire_parked(pending, now - int(self._settings.park_s * 1000))
-        self._tenure.journal.put_pending(partition, key, expired)
-        self._tell(partition, key, expired)
+    def _committed_feedback(self, partition: int) -> int:
+        return self._committed(self._settings.topic("feedback"), partition) or 0
 
-    def _tell(self, partition: int, key: bytes, pending: Pending) -> None:
-        """Send the dead letters; the key comes up again, and goes once they are acknowledged."""
-        journal = self._tenure.journal
-        for entry in pending.refused:
+    def _expire_early(self, partition: int, key: bytes, pending: Pending, now: int) -> None:
+        """Refuse what waited too long, tell it, and forget it once told and beyond any replay."""
+        told, committed = self._told.get(key, -1), self._committed_feedback(partition)
+        kept = tuple(entry for entry in pending.refused if entry.record.offset > min(told, committed - 1))
+        left = expire_parked(replace(pending, refused=kept), now - int(self._settings.park_s * 1000))
+        if not left.parked and not left.refused and self._settled_in_log(partition, pending):
+            self._told.pop(key, None)
+            self._tenure.journal.put_pending(partition, key, None)
+            return
+        if left != pending:
+            self._tenure.journal.put_pending(partition, key, left)
+        self._tell(partition, key, [entry for entry in left.refused if entry.record.offset > told])
+        self._come_back(partition, key, max(now + _RETRY_MS, self._deadline(left)))
+
+    def _tell(self, partition: int, key: bytes, entries: list[Refused]) -> None:
+        """Send the dead letters; which of them are acknowledged is remembered."""
+        if not entries:
+            return
+        journal, told, last = self._tenure.journal, self._told, entries[-1].record.offset
+        for entry in entries:
             bad = BadRecord(entry.code, entry.message)
             journal.emit(dead_letter(self._settings.topic("dead-letters"), self._origin(partition, entry.record), bad))
             self._observer.observe(records.DeadLetterSent("feedback", partition, entry.record.offset, entry.code))
 
         def acknowledged() -> None:
-            if not pending.parked:
-                self._told.add(key)
+            told[key] = max(last, told.get(key, -1))
 
         journal.on_delivered(acknowledged)
-        self._watched.add(key)
-        again = self._deadline(pending) if pending.parked else self.clock.now_ms() + _RETRY_MS
-        heapq.heappush(self._due, (again, partition, key))
 
     def _origin(self, partition: int, parked: Parked) -> SourceRecord:
         topic = self._settings.topic("feedback")
         return SourceRecord(topic, partition, parked.offset, parked.timestamp, parked.key, parked.value, parked.headers)
 
-    def _close_windows(self, now: int) -> None:
-        """Drop windows of which no decision is remembered; not before, or money would vanish."""
+    def _close_windows(self, now: int) -> bool:
+        """Drop windows of which no decision is remembered; not before, or money would vanish. Whether more are due."""
         keep_s = self._settings.budget_window_s + self._settings.decision_ttl_s
         closed = [start for start in self._windows if (start + keep_s) * 1000 < now]
+        left = _PER_SWEEP
         for start in closed:
-            keys = self._windows[start]
-            for key in list(islice(keys, _PER_SWEEP)):
-                self._tenure.journal.put_spend(keys.pop(key), key, None)
-            if not keys:
+            users = self._windows[start]
+            due = list(islice((key for key, partition in users.items() if partition in self._current), left))
+            for key in due:
+                self._tenure.journal.put_spend(users.pop(key), key, None)
+            left -= len(due)
+            if not users:
                 del self._windows[start]
+        return left == 0

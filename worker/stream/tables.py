@@ -82,10 +82,6 @@ class Tables:
         """Every stored user window of this worker's partitions."""
         return [SpendKey(user, round(start) + self._offset) for user, (start, _) in self._spend.data]
 
-    def sizes(self) -> dict[str, int]:
-        """Number of keys by table."""
-        return {table.name: len(table.data) for table in self.all}
-
     def plan(self, batch: Batch, state: State) -> tuple[dict[tuple[str, int], list[Change]], ...]:
         """The records of a batch by stage and topic partition, with the values as they are now."""
         first: dict[tuple[str, int], list[Change]] = {}

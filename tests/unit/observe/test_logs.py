@@ -130,6 +130,12 @@ class TestRateLimit:
         logger.info("progress")
         assert came == ["no connection", "group coordinator lost", "progress", "progress"]
 
+    def test_it_is_part_of_the_set_up(self, as_json: io.StringIO) -> None:
+        """After `configure` the Kafka client cannot flood the log."""
+        for node in range(100):
+            logging.getLogger("aiokafka.conn").error("cannot reach node %s", node)
+        assert len(lines(as_json)) == 1
+
     def test_our_own_lines_pass(self, as_json: io.StringIO) -> None:
         """Only the libraries that flood are limited."""
         for _ in range(3):

@@ -53,12 +53,12 @@ def test_prior_knows_who_is_good_at_what() -> None:
 
 
 def test_training_finds_the_direction_that_preferences_need() -> None:
-    """Where skill hangs on a direction of little variance, phase 1 weighs it more than PCA did."""
+    """Where skill hangs on a direction that PCA dropped, phase 1 brings it back."""
     rng = np.random.default_rng(3)
     n = 600
     code = rng.random(n) < 0.5
-    embeddings = rng.normal(size=(n, 10))
-    embeddings[:, 0] = np.where(code, 0.5, -0.5)
+    embeddings = rng.normal(size=(n, 40))
+    embeddings[:, 0] = np.where(code, 0.4, -0.4)
     prompt = np.tile(np.arange(n), 2)
     outcome = np.where(code[prompt], 1.0, -1.0)
     votes = Battles([""] * n, [None] * n, ("a", "b"), prompt, np.zeros(2 * n, int), np.ones(2 * n, int), outcome)
@@ -71,7 +71,7 @@ def test_training_finds_the_direction_that_preferences_need() -> None:
 
     after = trained.projection.contexts(embeddings, votes.prompts, votes.tasks)
     assert separation(after) > 2 * separation(start)
-    assert trained.report["held_back_accuracy"] > 0.9
+    assert trained.report["held_back_accuracy"] > 0.75
 
 
 def test_ties_pull_together() -> None:

@@ -9,15 +9,20 @@ from worker.core.policies.zcl import Zcl
 SUPPORTED = (Pacing.name, Zcl.name, Floor.name, Unlimited.name)
 
 
-def create(name: str, quality_floor: float) -> Policy:
-    """The policy of this name; `quality_floor` is the share of quality that `floor` keeps.
+def create(name: str, quality_floor: float, *, published: bool = False) -> Policy:
+    """The policy of this name.
+
+    `quality_floor` is the share of quality that `floor` keeps; `published` asks for `zcl`
+    as the paper has it.
 
     Raises:
         ValueError: no such policy.
     """
     if name == Floor.name:
         return Floor(quality_floor)
-    for kind in (Pacing, Zcl, Unlimited):
+    if name == Zcl.name:
+        return Zcl(excess=not published)
+    for kind in (Pacing, Unlimited):
         if name == kind.name:
             return kind()
     raise ValueError(f"policy {name!r}: one of {', '.join(SUPPORTED)}")
