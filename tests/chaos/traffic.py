@@ -29,7 +29,7 @@ MODELS = {
     "large": {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 40.0, "tags": ["clever"]},
 }
 USERS = 40
-LIMITS_USD = {f"user-{number}": 0.004 * (number + 1) for number in range(20)}  # the others have no budget
+LIMITS_USD = {f"user-{number}": 0.05 for number in range(20)}  # the others have no budget
 DIMENSION = 384
 REQUEST_TIMEOUT_MS = 180_000  # longer than any outage of the suite: the client loses nothing
 _EMBEDDINGS, _RECENT = 40, 300
@@ -50,6 +50,7 @@ class Client:
     _recent: list[tuple[Event, Event]] = field(default_factory=list)
     _unsent: set[asyncio.Future[Any]] = field(default_factory=set)
     _embeddings: list[str] = field(default_factory=list)
+    _asked_all: asyncio.Event = field(default_factory=asyncio.Event)
     _producer: Any = None
 
     async def run(self, rate: float, stop: asyncio.Event) -> None:
@@ -63,8 +64,8 @@ class Client:
         reading = asyncio.create_task(self._answer())
         try:
             await self._pace(rate, stop)
-            while self._waiting and not reading.done():
-                await asyncio.sleep(0.1)
+            self._asked_all.set()
+            await reading
             await self._settled()
         finally:
             reading.cancel()
@@ -107,12 +108,12 @@ class Client:
             self._await_answer(feedback[early:])
             heapq.heappush(self._later, (time.monotonic() + rng.uniform(0, 2), number, (query, place)))
         else:
-            await self._ask(query, place)
-            if when < 0.4:
-                for event in feedback:
-                    await self._say("at once", event)
-            else:
+            waits = when >= 0.4
+            if waits:  # noted first: the decision may come before the send returns
                 self._await_answer(feedback)
+            await self._ask(query, place)
+            for event in [] if waits else feedback:
+                await self._say("at once", event)
         await self._oddities(user, number)
 
     def _await_answer(self, feedback: list[Event]) -> None:
@@ -156,7 +157,7 @@ class Client:
 
     async def _ask(self, query: Event, place: Event, kind: str = "new") -> None:
         self._recent = [*self._recent[-_RECENT:], (query, place)]
-        value = f"{json.dumps(query)[:-1]}, \"embedding\": {self.rng.choice(self._embeddings)}}}".encode()
+        value = f'{json.dumps(query)[:-1]}, "embedding": {self.rng.choice(self._embeddings)}}}'.encode()
         headers = [(ASK, str(next(self._numbers)).encode())]
         await self._send("queries", kind, place["user_id"].encode(), value, headers)
 
@@ -167,10 +168,10 @@ class Client:
         topic = self.rng.choice(["queries", "feedback"])
         code, key, value, shift = self.rng.choice(_unusable(topic, user, f"bad-{number}"))
         headers = [(EXPECTED_CODE, code.encode())]
-        await self._send(topic, f"bad {topic}", key, value, headers, shift)
+        await self._send(topic, f"bad {topic}", key, value, headers, shift=shift)
 
     async def _send(
-        self, topic: str, kind: str, key: bytes | None, value: bytes | None, headers: list[Any], shift: int = 0
+        self, topic: str, kind: str, key: bytes | None, value: bytes | None, headers: list[Any], *, shift: int = 0
     ) -> None:
         partition = 0 if key is None else (partition_of(key, self.partitions) + shift) % self.partitions
         name = self.settings.topic(topic)
@@ -186,7 +187,7 @@ class Client:
         await consumer.start()
         try:
             consumer.assign([TopicPartition(topic, number) for number in range(self.partitions)])
-            while True:
+            while self._waiting or not self._asked_all.is_set():
                 for records in (await consumer.getmany(timeout_ms=100)).values():
                     for record in records:
                         decision = json.loads(record.value)

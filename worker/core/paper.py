@@ -102,7 +102,7 @@ class PaperBeliefs:
     def refresh(
         self,
         statistics: Mapping[str, ArmStatistics],
-        outstanding: Mapping[str, FloatArray] | None = None,
+        outstanding: Mapping[str, FloatArray] | None = None,  # noqa: ARG002 - the paper does not have them
     ) -> None:
         """Solve again from the shards' totals by model; mean output tokens are plain means of theirs."""
         nothing = ArmStatistics.zeros(self._dimension)

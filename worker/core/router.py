@@ -9,23 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from worker.core.arms import Arm
 from worker.core.arrivals import Demand
 from worker.core.beliefs import Beliefs, CostModel, LearnedBeliefs, RewardKind
-from worker.core.costs import TYPICAL_INPUT_TOKENS, CostEstimate
+from worker.core.costs import TYPICAL_INPUT_TOKENS
 from worker.core.coupled import CoupledArms
 from worker.core.draw import uniforms
 from worker.core.eligibility import (
     BUDGET,
     ELIGIBLE,
-    EXCLUSIONS,
     NO_BOUND,
     THRESHOLD,
-    Codes,
     Mask,
     Nanos,
     Screen,
@@ -44,7 +42,7 @@ from worker.core.prior import Prior
 from worker.core.reservoir import Reservoir
 from worker.core.statistics import ArmStatistics
 from worker.core.verdict import Account, Candidate, FloatArray, Reason, Request, Verdict
-from worker.money import to_nanos
+from worker.core.weighing import Weighed
 
 PLAN_EVERY = 200  # decisions
 PLAN_EVERY_EARLY = 25  # while scores still move
@@ -77,16 +75,6 @@ class RouterOptions:
     costs: CostModel = "tokens"
     learning_share: float | None = None
     open_decisions: bool = True
-
-
-class _Weighed(NamedTuple):
-    """One query against all arms: arrays of shape (K,)."""
-
-    mean: FloatArray
-    deviation: FloatArray
-    estimate: CostEstimate
-    reservations: Nanos
-    codes: Codes
 
 
 class Router:
@@ -246,7 +234,7 @@ class Router:
         share = self.options.learning_share
         return not self._frozen and (share is None or teaches(query_id, share))
 
-    def _weigh(self, request: Request, limited: Account | None, tokens: float, bounds: Nanos | None) -> _Weighed:
+    def _weigh(self, request: Request, limited: Account | None, tokens: float, bounds: Nanos | None) -> Weighed:
         mean, deviation = self._beliefs.rewards.score(request.context)
         estimate = self._beliefs.costs.estimate(request.context, tokens)
         if self.options.reserve == "worst_case":
@@ -256,16 +244,16 @@ class Router:
                 reservations = np.where(reservations == NO_BOUND, nanos(estimate.quantile), reservations)
         else:
             reservations = nanos(estimate.quantile if self.options.reserve == "quantile" else estimate.expected)
-        return _Weighed(mean, deviation, estimate, reservations, self._screen.suited(request))
+        return Weighed(mean, deviation, estimate, reservations, self._screen.suited(request))
 
-    def _screen_money(self, request: Request, limited: Account | None, weighed: _Weighed) -> Reason | None:
+    def _screen_money(self, request: Request, limited: Account | None, weighed: Weighed) -> Reason | None:
         available = None
         if limited is not None and limited.limit is not None:
             available = limited.limit - limited.settled - limited.reserved
         bounded_only = self.options.reserve == "worst_case"
         return screen(weighed.codes, weighed.reservations, request.max_cost_nanos, available, bounded_only=bounded_only)
 
-    def _choose(self, request: Request, limited: Account | None, weighed: _Weighed) -> Verdict:
+    def _choose(self, request: Request, limited: Account | None, weighed: Weighed) -> Verdict:
         eligible = weighed.codes == ELIGIBLE
         left = 1.0 if limited is None else self._demand.left(limited)
         explores = self._explores(request.query_id)
@@ -304,35 +292,22 @@ class Router:
     def _may_overdraw(self) -> bool:
         return self.options.fallback == "cheapest" and self.options.reserve != "worst_case"
 
-    def _overdraw(self, weighed: _Weighed) -> Verdict:
+    def _overdraw(self, weighed: Weighed) -> Verdict:
         """The cheapest of the arms that only the budget excludes."""
         within = weighed.codes == BUDGET
         arm = int(np.where(within, weighed.estimate.expected, np.inf).argmin())
         weighed.codes[arm] = ELIGIBLE
         return self._verdict(Choice(arm), 1.0, weighed)
 
-    def _verdict(self, choice: Choice, propensity: float, weighed: _Weighed) -> Verdict:
-        arm = choice.arm
-        expected, predicted = float(weighed.estimate.expected[arm]), float(weighed.estimate.predicted[arm])
-        return Verdict(
-            reason=None,
-            candidates=self._candidates(weighed),
+    def _verdict(self, choice: Choice, propensity: float, weighed: Weighed) -> Verdict:
+        return weighed.routed(
+            self._arms,
+            choice.arm,
+            propensity,
             policy=self._policy.name,
-            model=self._arms[arm].model,
-            expected_reward=float(weighed.mean[arm]),
-            uncertainty=float(weighed.deviation[arm]),
-            propensity=propensity,
-            estimated_cost_nanos=to_nanos(expected),
-            predicted_cost_nanos=to_nanos(predicted),
-            reservation_nanos=int(weighed.reservations[arm]),
             shadow_price=choice.shadow_price,
+            candidates=self._candidates(weighed),
         )
 
-    def _candidates(self, weighed: _Weighed) -> tuple[Candidate, ...]:
-        if self.options.detail == "chosen":
-            return ()
-        costs = nanos(weighed.estimate.expected).tolist()
-        columns = zip(
-            self._arms, weighed.mean.tolist(), weighed.deviation.tolist(), costs, weighed.codes.tolist(), strict=True
-        )
-        return tuple(Candidate(arm.model, m, u, cost, EXCLUSIONS[code]) for arm, m, u, cost, code in columns)
+    def _candidates(self, weighed: Weighed) -> tuple[Candidate, ...]:
+        return () if self.options.detail == "chosen" else weighed.candidates(self._arms)

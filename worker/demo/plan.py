@@ -22,9 +22,10 @@ MIN_DURATION_S, MAX_DURATION_S = 10.0, 180.0
 SHARE_OF_ENCODING = 0.5
 # The window outlasts the last arrival by this, so that no straggler starts a new budget.
 WINDOW_SLACK_S = 2
-# Share of the best model's cost that a user can afford, dealt out in turn from the busiest user on.
-# .2 % is about the price of the cheapest model: such a user is turned away when unlucky.
-BUDGET_SHARES = (0.05, 0.02, 0.10, 0.04, 0.01, 0.06, 0.03, 0.20, 0.04, 0.002)
+# Share of the best model's cost that a user can afford, dealt out in turn from the busiest user on. The middle
+# model costs 3.4 % of the best one, the cheapest .2 %: most have to choose whom to ask what, some are poor.
+BUDGET_SHARES = (0.03, 0.02, 0.04, 0.02, 0.01, 0.03, 0.02, 0.06, 0.03, 0.004)
+POOREST_SHARE = 0.002  # the least busy of several users: turned away when unlucky
 SMALLEST_LIMIT_USD = 1e-6
 EMBEDDED_FROM, EMBEDDED_TO = 0.55, 0.75  # this stretch of the stream comes as embeddings
 REPEATED_SHARE = 0.02
@@ -121,6 +122,8 @@ def _rows(random: np.random.Generator, available: int, wanted: int) -> np.ndarra
 def _limits(dataset: Dataset, names: list[str], expected_queries: FloatArray) -> dict[str, float]:
     dearest = float(dataset.prior.costs.mean(axis=0)[best_model(dataset)])
     shares = np.resize(BUDGET_SHARES, len(names))
+    if len(names) > 1:
+        shares[-1] = POOREST_SHARE
     return {
         name: max(SMALLEST_LIMIT_USD, round(float(share * dearest * expected), 6))
         for name, share, expected in zip(names, shares, expected_queries, strict=True)

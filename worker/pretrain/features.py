@@ -23,11 +23,14 @@ _PROMPTS_PER_CLUSTER = 10
 def fit_features(
     embeddings: FloatArray, encoder: str, texts: Sequence[str], tasks: Sequence[str | None], *, seed: int = 0
 ) -> Projection:
-    """The projection of these prompts, embeddings of shape (n, E), with indicators of their kind."""
+    """The projection of these prompts, embeddings of shape (n, E), with indicators of their kind.
+
+    Prompts without any task label leave that block out: it would only slow every decision down.
+    """
     labels = Counter(task for task in tasks if task is not None)
     seen = tuple(sorted(task for task, _ in labels.most_common(MAX_TASKS)))
     clusters = fit_clusters(embeddings, texts, seed=seed)
-    return fit(embeddings, encoder, tasks=Tasks(seen), clusters=clusters)
+    return fit(embeddings, encoder, tasks=Tasks(seen) if seen else None, clusters=clusters)
 
 
 def fit_clusters(embeddings: FloatArray, texts: Sequence[str], *, seed: int = 0) -> Clusters | None:

@@ -141,7 +141,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     route: Intake[Any] = Intake(tenure, lane, gate, query_handler.prepare, query_handler.handle)
     settle: Intake[Any] = Intake(tenure, lane, gate, feedback_handler.prepare, feedback_handler.handle)
     intakes = {settings.topic("queries"): route, settings.topic("feedback"): settle}
-    guard = _watchdog(settings, app, intakes, query_handler, progress, observer)
+    guard = _watchdog(settings, app, intakes, query_handler, progress=progress, observer=observer)
     tenure.check_pause = guard.check_pause
     for topic, intake in intakes.items():
         _agent(app, settings, topic, partitions, intake)
@@ -242,6 +242,7 @@ def _watchdog(
     app: faust.App,
     intakes: dict[str, Intake[Any]],
     handler: RouteHandler,
+    *,
     progress: Progress,
     observer: Observer,
 ) -> watchdog.Watchdog:

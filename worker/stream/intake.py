@@ -79,10 +79,11 @@ class Intake(Generic[T]):
 
     async def _take(self, event: Any) -> None:
         self.seen_at = time.monotonic()
-        message = event.message
-        admission = message.source_position.admit(message.offset, message.previous_offset)
+        message, position = event.message, event.message.source_position
+        known = position.hole_since is not None
+        admission = position.admit(message.offset, message.previous_offset)
         if admission is not Admission.ADMIT or self.stopping:
-            if admission is Admission.HOLE:
+            if admission is Admission.HOLE and not known:
                 logger.warning("hole", topic=message.topic, partition=message.partition, offset=message.offset)
             event.ack()
             return

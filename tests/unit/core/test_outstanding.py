@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.core.outstanding import HORIZON_S, Outstanding
+from worker.core.outstanding import LONGEST_S, MOST, Outstanding
 
 X = np.array([0.6, 0.8, 1.0])
 Y = np.array([0.0, -1.0, 1.0])
@@ -13,60 +13,60 @@ Y = np.array([0.0, -1.0, 1.0])
 def test_open_contexts_add_up_by_model() -> None:
     """Each model has the sum of its own open decisions."""
     found = Outstanding(3)
-    found.opened("a", "m", X, 0.0)
-    found.opened("b", "m", Y, 1.0)
-    found.opened("c", "other", Y, 1.0)
-    np.testing.assert_allclose(found.sums("m"), np.outer(X, X) + np.outer(Y, Y))
-    np.testing.assert_allclose(found.sums("other"), np.outer(Y, Y))
-    assert len(found) == 3
+    found.add("m", X, 0.0)
+    found.add("m", Y, 1.0)
+    found.add("other", Y, 1.0)
+    np.testing.assert_allclose(found.sums()["m"], np.outer(X, X) + np.outer(Y, Y))
+    np.testing.assert_allclose(found.sums()["other"], np.outer(Y, Y))
 
 
-def test_repeated_decision_counts_once() -> None:
-    """The same query again is the same open decision."""
+def test_reward_closes_the_oldest() -> None:
+    """A reward ends one open decision of its model; without one left nothing is counted below zero."""
     found = Outstanding(3)
-    found.opened("a", "m", X, 0.0)
-    found.opened("a", "m", X, 5.0)
-    np.testing.assert_allclose(found.sums("m"), np.outer(X, X))
-
-
-def test_reward_closes_once() -> None:
-    """A rated decision is open no more, and a second rating finds nothing."""
-    found = Outstanding(3)
-    found.opened("a", "m", X, 0.0)
-    assert found.rewarded("a")
-    assert not found.rewarded("a")
-    np.testing.assert_array_equal(found.sums("m"), np.zeros((3, 3)))
+    found.add("m", X, 0.0)
+    found.add("m", Y, 1.0)
+    found.rewarded("m")
+    np.testing.assert_allclose(found.sums()["m"], np.outer(Y, Y), atol=1e-12)
+    found.rewarded("m", 5)
+    found.rewarded("never seen")
+    assert found.sums() == {}
 
 
 def test_ten_minutes_are_the_end() -> None:
-    """An unrated decision stops counting after the horizon, not before."""
+    """An unrated decision stops counting after the longest wait, not before."""
     found = Outstanding(3)
-    found.opened("a", "m", X, 0.0)
-    found.opened("b", "m", Y, 10.0)
-    found.expire(HORIZON_S - 1)
-    assert len(found) == 2
-    found.expire(HORIZON_S + 5)
-    assert len(found) == 1
-    assert not found.rewarded("a")
-    np.testing.assert_allclose(found.sums("m") / found.weight("m"), np.outer(Y, Y))
+    found.add("m", X, 0.0)
+    found.add("m", Y, LONGEST_S - 1)
+    np.testing.assert_allclose(found.sums()["m"], np.outer(X, X) + np.outer(Y, Y))
+    found.add("m", Y, LONGEST_S + 1)
+    np.testing.assert_allclose(found.sums()["m"] / found.weight, 2 * np.outer(Y, Y), atol=1e-12)
 
 
 def test_weight_is_the_share_that_gets_a_reward() -> None:
-    """Where three of four decisions are never rated, an open one weighs about a quarter."""
+    """Where three of four decisions are never rated in time, an open one weighs about a quarter."""
     found = Outstanding(3)
-    assert found.weight("m") == 1.0
-    for index in range(400):
-        found.opened(str(index), "m", X, float(index))
-        if index % 4 == 0:
-            found.rewarded(str(index))
-    found.expire(10_000.0)
-    assert abs(found.weight("m") - 0.25) < 0.02
-    found.opened("new", "m", X, 10_000.0)
-    np.testing.assert_allclose(found.sums("m"), found.weight("m") * np.outer(X, X))
+    assert found.weight == 1.0
+    for batch in range(500):
+        for _ in range(4):
+            found.add("m", X, batch * 2 * LONGEST_S)
+        found.rewarded("m")
+    assert abs(found.weight - 0.25) < 0.02
 
 
-def test_other_workers_decisions_are_taken_to_be_alike() -> None:
-    """A worker that sees half of the traffic counts its open decisions twice."""
-    found = Outstanding(3, share=0.5)
-    found.opened("a", "m", X, 0.0)
-    np.testing.assert_allclose(found.sums("m"), 2 * np.outer(X, X))
+def test_totals_teach_what_is_new_since_the_last_ones() -> None:
+    """Rewards learned before this worker began close nothing; later ones do, wherever they were learned."""
+    found = Outstanding(3)
+    found.add("m", X, 0.0)
+    found.add("m", Y, 1.0)
+    found.learned("m", 900)
+    np.testing.assert_allclose(found.sums()["m"], np.outer(X, X) + np.outer(Y, Y))
+    found.learned("m", 901)
+    np.testing.assert_allclose(found.sums()["m"], np.outer(Y, Y), atol=1e-12)
+
+
+def test_memory_of_an_arm_is_bounded() -> None:
+    """However many decisions wait for feedback, only so many contexts are kept."""
+    found = Outstanding(1)
+    for _ in range(MOST + 300):
+        found.add("m", np.ones(1), 0.0)
+    np.testing.assert_allclose(found.sums()["m"] / found.weight, [[MOST]])

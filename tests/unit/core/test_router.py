@@ -8,6 +8,7 @@ import pytest
 
 from worker.core.arms import Arm
 from worker.core.learn import Lesson, learn
+from worker.core.paper import as_published, teaches
 from worker.core.prior import Prior
 from worker.core.projection import Projection
 from worker.core.router import Router, RouterOptions
@@ -274,7 +275,7 @@ class TestCatalog:
 
     def test_an_arm_that_returns_knows_what_it_knew(self) -> None:
         """Removing and adding an arm loses nothing that the sums hold."""
-        made = router(known=False)
+        made = router(known=False, open_decisions=False)
         made.refresh(scored())
         before = made.decide(request(), RICH).candidates
         made.set_arms(ARMS[:2])
@@ -313,3 +314,82 @@ class TestLearning:
         for x in contexts(300, seed=4):
             made.observe("dear", x, 0.0)
         assert made.decide(request(), RICH).model == "middle"
+
+
+class TestOpenDecisions:
+    """Decisions whose reward is still to come."""
+
+    def test_narrow_the_deviation_and_leave_the_mean(self) -> None:
+        """Without any reward, what was sent to an arm makes it less uncertain and no better."""
+        made = router(known=False, policy="unlimited")
+        first = made.decide(request(), RICH)
+        verdicts = [made.decide(replace(request(), query_id=f"again {n}"), RICH) for n in range(30)]
+        chosen = verdicts[0].model
+        before = next(c for c in first.candidates if c.model == chosen)
+        after = next(c for c in verdicts[-1].candidates if c.model == chosen)
+        assert after.uncertainty < 0.5 * before.uncertainty
+        assert after.expected_reward == before.expected_reward
+
+    def test_survive_a_refresh_until_their_reward_comes(self) -> None:
+        """A refresh without new rewards keeps them open; once all came only the sums count."""
+        made, solved = router(known=False), router(known=False, open_decisions=False)
+        made.refresh({arm.model: ArmStatistics.zeros(D) for arm in ARMS})
+        sent = [(made.decide(request(n), RICH).model, request(n).context) for n in range(20)]
+        sums = {arm.model: ArmStatistics.zeros(D) for arm in ARMS}
+        made.refresh(sums)
+        unseen = solved.decide(request(), RICH).candidates
+        still_open = made.decide(request(0, models=frozenset({"none"})), RICH).candidates
+        assert all(o.uncertainty < u.uncertainty for o, u in zip(still_open, unseen, strict=True))
+        for model, context in sent:
+            assert model is not None
+            learn(sums[model], Lesson(context, reward=0.5))
+        made.refresh(sums)
+        solved.refresh(sums)
+        ask = request(0, models=frozenset({"none"}))
+        for mine, theirs in zip(made.decide(ask, RICH).candidates, solved.decide(ask, RICH).candidates, strict=True):
+            assert mine.uncertainty == pytest.approx(theirs.uncertainty, abs=1e-9)
+
+    def test_expire_when_their_reward_is_too_late(self) -> None:
+        """After ten minutes a decision counts as never rewarded, and later ones count for less."""
+        made = router(known=False)
+        for n in range(50):
+            made.decide(replace(request(n), at_s=float(n)), RICH)
+        early = made.decide(replace(request(0, models=frozenset({"none"})), at_s=50.0), RICH).candidates
+        for arm in ARMS:
+            made.decide(replace(request(0, models=frozenset({arm.model})), at_s=5_000.0), RICH)
+        made.refresh({})
+        late = made.decide(replace(request(0, models=frozenset({"none"})), at_s=5_000.0), RICH).candidates
+        assert all(after.uncertainty > before.uncertainty for after, before in zip(late, early, strict=True))
+
+
+class TestPaper:
+    """Preset `paper`: two buckets of traffic."""
+
+    def paper(self, share: float) -> Router:
+        made = Router(as_published(prior(known=False)), RouterOptions("zcl", rewards="paper", learning_share=share))
+        made.set_arms(ARMS)
+        return made
+
+    def test_the_learning_bucket_explores(self) -> None:
+        """Queries of the bucket follow LinUCB with its bonus, whatever an arm costs."""
+        made = self.paper(1.0)
+        chosen = set()
+        for n in range(60):
+            asked = replace(request(n), context=request(n).context[:3])
+            model = made.decide(asked, RICH).model
+            assert model is not None
+            chosen.add(model)
+            made.observe(model, asked.context, 0.2)
+        assert chosen == {"cheap", "middle", "dear"}
+
+    def test_the_deployment_bucket_exploits(self) -> None:
+        """Other queries go by the mean alone: with nothing learned the first arm stays first."""
+        made = self.paper(1e-12)
+        asked = [replace(request(n), context=request(n).context[:3]) for n in range(20)]
+        assert {made.decide(a, None).model for a in asked} == {"cheap"}
+
+    def test_buckets_belong_to_the_query(self) -> None:
+        """The share is kept, and the same query is in the same bucket for whoever asks."""
+        inside = [teaches(f"q{n}", 0.1) for n in range(5_000)]
+        assert np.mean(inside) == pytest.approx(0.1, abs=0.015)
+        assert inside == [teaches(f"q{n}", 0.1) for n in range(5_000)]

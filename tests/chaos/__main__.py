@@ -1,0 +1,81 @@
+"""Many chaos runs: `python -m tests.chaos --runs 10 --seed 1`. Prints one line a run and a table of recovery times."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from tests.chaos.faults import KINDS, draw
+from tests.chaos.run import Plan, Result, run
+from tests.chaos.supervisor import LocalBroker
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1, help="of the first run; the next ones count up")
+    parser.add_argument("--faults", type=int, default=len(KINDS), help="in each run")
+    parser.add_argument("--kinds", nargs="*", choices=sorted(KINDS), help="exactly these, in this order")
+    parser.add_argument("--folder", type=Path, help="where logs and broker data stay; default: a temporary one")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        broker = LocalBroker.start(folder / "kafka")
+        try:
+            results = [_one(seed, options, broker, folder) for seed in range(options.seed, options.seed + options.runs)]
+        finally:
+            broker.stop()
+    return _summarise(results)
+
+
+def _one(seed: int, options: argparse.Namespace, broker: LocalBroker, folder: Path) -> Result:
+    rng = random.Random(seed)
+    kinds = draw(rng, options.faults) if options.kinds is None else tuple(options.kinds)
+    plan = Plan(
+        seed, kinds, workers=rng.choice([2, 2, 3]), rate=rng.choice([20.0, 40.0, 60.0]),
+        pause_s=rng.choice([(0.5, 3.0), (3.0, 6.0), (3.0, 10.0)]), park_s=rng.choice([20.0, 300.0]),
+    )  # fmt: skip
+    result = asyncio.run(run(plan, broker, folder))
+    _report(result)
+    return result
+
+
+def _report(result: Result) -> None:
+    plan, evidence = result.plan, result.evidence
+    verdict = "exact" if not result.violations else f"{len(result.violations)} VIOLATIONS"
+    print(
+        f"seed {plan.seed}: {verdict}; {plan.workers} workers, {len(evidence.queries)} queries, "
+        f"{len(evidence.feedback)} feedback, {len(evidence.letters)} dead letters, {len(result.blows)} faults, "
+        f"exits {dict(result.exits)}, {result.seconds:.0f} s",
+        flush=True,
+    )
+    for blow, seconds in zip(result.blows, result.recovered_s, strict=True):
+        shown = "-" if seconds is None else f"{seconds:.1f} s"
+        print(f"  {blow.kind:15} {blow.whom:9} went on after {shown}", flush=True)
+    for line in (*result.violations[:20], *result.notes):
+        print(f"  ! {line}", flush=True)
+
+
+def _summarise(results: list[Result]) -> int:
+    recovered: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        for blow, seconds in zip(result.blows, result.recovered_s, strict=True):
+            recovered[blow.kind] += [] if seconds is None else [seconds]
+    print(f"\n{'fault':15} {'times':>5} {'median s':>9} {'worst s':>8}")
+    for kind, times in sorted(recovered.items()):
+        print(f"{kind:15} {len(times):5} {statistics.median(times):9.1f} {max(times):8.1f}")
+    wrong = [result.plan.seed for result in results if result.violations]
+    records = sum(len(result.evidence.queries) + len(result.evidence.feedback) for result in results)
+    faults = sum(len(result.blows) for result in results)
+    print(f"{len(results)} runs, {faults} faults, {records} records, wrong seeds: {wrong or 'none'}")
+    return 1 if wrong else 0
+
+
+sys.exit(main())

@@ -1,0 +1,144 @@
+"""The faults, each a small script against a running fleet, and the seeded order in which they come."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from tests.chaos.faulty_worker import BETWEEN, DIED_BETWEEN, DIED_WITHIN, WITHIN
+from tests.chaos.supervisor import LocalBroker, Supervised
+
+SESSION_TIMEOUT_S = 6
+FREEZE_S = (SESSION_TIMEOUT_S + 1.0, SESSION_TIMEOUT_S + 6.0)
+BROKER_DOWN_S = (1.0, 6.0)
+_DEATH_TIMEOUT_S = 20.0
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Everything a fault can act on. `guest` comes and goes, the other workers are restarted for ever."""
+
+    broker: LocalBroker
+    workers: list[Supervised]
+    guest: Supervised
+    rng: random.Random
+    notes: list[str] = field(default_factory=list)
+
+    async def victim(self) -> Supervised:
+        """A worker that is ready: a signal meets a process that can handle it."""
+        chosen = self.rng.choice(self.workers)
+        if not await chosen.ready():
+            self.notes.append(f"{chosen.name} was not ready in time")
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """One fault that happened: what, to whom, when (seconds since the epoch)."""
+
+    kind: str
+    whom: str
+    at: float
+
+
+async def _kill(fleet: Fleet) -> Blow:
+    chosen = fleet.rng.choice(fleet.workers)
+    blow = Blow("kill", chosen.name, time.time())
+    chosen.signal(signal.SIGKILL)
+    return blow
+
+
+async def _terminate(fleet: Fleet) -> Blow:
+    chosen = await fleet.victim()
+    blow, lives = Blow("terminate", chosen.name, time.time()), len(chosen.exits)
+    chosen.signal(signal.SIGTERM)
+    if not await chosen.next_life(lives, _DEATH_TIMEOUT_S) or chosen.exits[lives] != 0:
+        fleet.notes.append(f"{chosen.name} did not leave cleanly on SIGTERM: {chosen.exits[lives:]}")
+    return blow
+
+
+async def _die_inside(fleet: Fleet, kind: str, signum: signal.Signals, code: int) -> Blow:
+    chosen = await fleet.victim()
+    lives = len(chosen.exits)
+    chosen.signal(signum)
+    # A worker without partitions sends nothing and cannot die while sending.
+    if not await chosen.next_life(lives, _DEATH_TIMEOUT_S) or chosen.exits[lives] != code:
+        fleet.notes.append(f"{chosen.name} did not die {kind}: {chosen.exits[lives:]}")
+    return Blow(kind, chosen.name, time.time())
+
+
+async def _between(fleet: Fleet) -> Blow:
+    return await _die_inside(fleet, "between stages", BETWEEN, DIED_BETWEEN)
+
+
+async def _within(fleet: Fleet) -> Blow:
+    return await _die_inside(fleet, "within stage 2", WITHIN, DIED_WITHIN)
+
+
+async def _freeze(fleet: Fleet) -> Blow:
+    chosen = await fleet.victim()
+    blow = Blow("freeze", chosen.name, time.time())
+    chosen.signal(signal.SIGSTOP)
+    await asyncio.sleep(fleet.rng.uniform(*FREEZE_S))
+    chosen.signal(signal.SIGCONT)
+    return blow
+
+
+async def _join(fleet: Fleet) -> Blow:
+    if fleet.guest.kept:
+        return await _leave(fleet)
+    blow = Blow("join", fleet.guest.name, time.time())
+    fleet.guest.start()
+    await fleet.guest.ready()
+    return blow
+
+
+async def _leave(fleet: Fleet) -> Blow:
+    if not fleet.guest.kept:
+        return await _join(fleet)
+    blow = Blow("leave", fleet.guest.name, time.time())
+    if await fleet.guest.stop() != 0:
+        fleet.notes.append(f"{fleet.guest.name} did not leave cleanly: {fleet.guest.exits[-1:]}")
+    return blow
+
+
+async def _broker(fleet: Fleet) -> Blow:
+    blow = Blow("broker kill", "broker", time.time())
+    fleet.broker.kill()
+    await asyncio.sleep(fleet.rng.uniform(*BROKER_DOWN_S))
+    await asyncio.to_thread(fleet.broker.restart)
+    return blow
+
+
+KINDS: dict[str, Callable[[Fleet], Awaitable[Blow]]] = {
+    "kill": _kill,
+    "terminate": _terminate,
+    "between": _between,
+    "within": _within,
+    "freeze": _freeze,
+    "join": _join,
+    "leave": _leave,
+    "broker": _broker,
+}
+
+
+def draw(rng: random.Random, count: int) -> tuple[str, ...]:
+    """So many kinds in a random order; none comes again before every other has come once."""
+    kinds: list[str] = []
+    while len(kinds) < count:
+        kinds += rng.sample(list(KINDS), len(KINDS))
+    return tuple(kinds[:count])
+
+
+async def strike(fleet: Fleet, kinds: tuple[str, ...], pause_s: tuple[float, float]) -> list[Blow]:
+    """One fault after the other; what recovers slowly is hit by the next."""
+    blows = []
+    for kind in kinds:
+        await asyncio.sleep(fleet.rng.uniform(*pause_s))
+        blows.append(await KINDS[kind](fleet))
+    await asyncio.sleep(pause_s[1])
+    return blows

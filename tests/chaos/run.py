@@ -1,0 +1,153 @@
+"""One chaos run from empty topics to the verdict: workers, a client, faults, a quiet end, the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.evidence import EXPECTED_CODE, Evidence, collect, progress
+from tests.chaos.faults import SESSION_TIMEOUT_S, Blow, Fleet, strike
+from tests.chaos.oracle import violations
+from tests.chaos.supervisor import LocalBroker, Supervised
+from tests.chaos.traffic import LIMITS_USD, MODELS, Client
+from worker.errors import OperationFailed
+from worker.kafka import topics
+from worker.kafka.publish import publish
+from worker.settings import Settings
+
+PARTITIONS = 4
+QUIET_TIMEOUT_S = 120.0
+WINDOW_S = 10
+# Ends that mean a defect, not a fault: failed, wrong use, broken state.
+_SUSPECT_EXITS = frozenset({1, 2, 74})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run does. `rate`: queries a second; `park_s`: how long early feedback waits for its query."""
+
+    seed: int
+    kinds: tuple[str, ...] = ()
+    workers: int = 2
+    rate: float = 40.0
+    pause_s: tuple[float, float] = (3.0, 6.0)
+    park_s: float = 300.0
+
+
+@dataclass(slots=True)
+class Result:
+    """A finished run. `recovered_s` has one number a blow: until every partition went on."""
+
+    plan: Plan
+    evidence: Evidence
+    violations: list[str]
+    blows: list[Blow]
+    recovered_s: list[float | None]
+    exits: Counter[int]
+    sent: Counter[str]
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+async def run(plan: Plan, broker: LocalBroker, folder: Path) -> Result:
+    """Run the plan with a deployment of its own."""
+    began = time.monotonic()
+    settings = Settings(
+        bootstrap_servers=broker.address, topic_prefix=f"chaos{plan.seed}-{time.time_ns()}.", data_dir=folder,
+        budget_window_s=WINDOW_S, session_timeout_s=SESSION_TIMEOUT_S, park_s=plan.park_s,
+    )  # fmt: skip
+    await _prepare(settings)
+    fleet = _fleet(plan, settings, broker, folder)
+    client, stop = Client(settings, PARTITIONS, random.Random(plan.seed)), asyncio.Event()
+    traffic = asyncio.create_task(client.run(plan.rate, stop))
+    try:
+        for worker in fleet.workers:
+            worker.start()
+        for worker in fleet.workers:
+            await worker.ready()
+        blows = await strike(fleet, plan.kinds, plan.pause_s)
+        stop.set()
+        fleet.notes += await _quiet(settings, client, traffic)
+    finally:
+        traffic.cancel()
+        await asyncio.gather(traffic, return_exceptions=True)
+        exits = await _stop(fleet)
+    evidence = await collect(settings, PARTITIONS)
+    found = [*violations(evidence), *_suspects(exits)]
+    recovered = [recovery(evidence, blow) for blow in blows]
+    seconds = time.monotonic() - began
+    return Result(plan, evidence, found, blows, recovered, exits, client.sent, fleet.notes, seconds)
+
+
+async def _prepare(settings: Settings) -> None:
+    await topics.create(settings, PARTITIONS)
+    models = {name: json.dumps({"model": name, **fields}).encode() for name, fields in MODELS.items()}
+    limits = {user: json.dumps({"limit_usd": limit}).encode() for user, limit in LIMITS_USD.items()}
+    await publish(settings, settings.topic("models"), models)
+    await publish(settings, settings.topic("budgets"), limits)
+
+
+def _fleet(plan: Plan, settings: Settings, broker: LocalBroker, folder: Path) -> Fleet:
+    environment = {
+        "PILOT_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
+        "PILOT_TOPIC_PREFIX": settings.topic_prefix,
+        "PILOT_DATA_DIR": str(settings.data_dir),
+        "PILOT_BUDGET_WINDOW_S": str(settings.budget_window_s),
+        "PILOT_SESSION_TIMEOUT_S": str(settings.session_timeout_s),
+        "PILOT_PARK_S": str(settings.park_s),
+    }
+    prefix = settings.application_id
+    names = [f"worker-{number}" for number in range(1, plan.workers + 1)]
+    workers = [Supervised(name, environment, folder / f"{prefix}-{name}.log") for name in names]
+    guest = Supervised("guest", environment, folder / f"{prefix}-guest.log")
+    return Fleet(broker, workers, guest, random.Random(plan.seed))
+
+
+async def _quiet(settings: Settings, client: Client, traffic: asyncio.Task[None]) -> list[str]:
+    """Wait until everything sent was processed and committed; what did not happen in time."""
+    notes, deadline = [], time.monotonic() + QUIET_TIMEOUT_S
+    done, _ = await asyncio.wait({traffic}, timeout=QUIET_TIMEOUT_S)
+    if not done:
+        notes.append(f"{client.unanswered} queries were not answered within {QUIET_TIMEOUT_S:.0f} s")
+    else:
+        traffic.result()
+    while time.monotonic() < deadline:
+        try:
+            committed, ends = await progress(settings, PARTITIONS)
+        except OperationFailed:
+            committed, ends = {}, {("", 0): 1}
+        if committed == ends:
+            return notes
+        await asyncio.sleep(0.5)
+    return [*notes, f"the group did not reach the end within {QUIET_TIMEOUT_S:.0f} s"]
+
+
+async def _stop(fleet: Fleet) -> Counter[int]:
+    everyone = [*fleet.workers, fleet.guest]
+    await asyncio.gather(*(worker.stop() for worker in everyone))
+    return Counter(code for worker in everyone for code in worker.exits)
+
+
+def _suspects(exits: Counter[int]) -> list[str]:
+    return [f"{exits[code]} workers ended with exit code {code}" for code in sorted(_SUSPECT_EXITS & exits.keys())]
+
+
+def recovery(evidence: Evidence, blow: Blow) -> float | None:
+    """Seconds until the slowest partition decided a query that was asked after the blow; None: none was asked."""
+    at = blow.at * 1000
+    asked: dict[int, int] = {}
+    for record in evidence.queries:
+        if record.timestamp > at and EXPECTED_CODE not in dict(record.headers):
+            asked.setdefault(record.partition, record.offset)
+    waits: dict[int, float] = {}
+    for record in evidence.decisions:
+        source = json.loads(record.value or b"{}")["source"]
+        if record.partition in asked and source["offset"] >= asked[record.partition]:
+            wait = (record.timestamp - at) / 1000
+            waits[record.partition] = min(waits.get(record.partition, wait), wait)
+    return max(waits.values(), default=None)

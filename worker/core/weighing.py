@@ -1,0 +1,53 @@
+"""One query against all arms: scores, costs, reservations and exclusions, and how they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from worker.core.arms import Arm
+from worker.core.costs import CostEstimate
+from worker.core.eligibility import EXCLUSIONS, Codes, Nanos, nanos
+from worker.core.verdict import Candidate, FloatArray, Verdict
+from worker.money import to_nanos
+
+
+class Weighed(NamedTuple):
+    """Arrays of shape (K,) in the order of the enabled arms; `codes` are exclusions and may change."""
+
+    mean: FloatArray
+    deviation: FloatArray
+    estimate: CostEstimate
+    reservations: Nanos
+    codes: Codes
+
+    def candidates(self, arms: Sequence[Arm]) -> tuple[Candidate, ...]:
+        """Every arm as this query saw it."""
+        costs = nanos(self.estimate.expected).tolist()
+        columns = zip(arms, self.mean.tolist(), self.deviation.tolist(), costs, self.codes.tolist(), strict=True)
+        return tuple(Candidate(arm.model, m, u, cost, EXCLUSIONS[code]) for arm, m, u, cost, code in columns)
+
+    def routed(
+        self,
+        arms: Sequence[Arm],
+        arm: int,
+        propensity: float,
+        *,
+        policy: str,
+        shadow_price: float | None,
+        candidates: tuple[Candidate, ...],
+    ) -> Verdict:
+        """The verdict that sends the query to this arm."""
+        return Verdict(
+            reason=None,
+            candidates=candidates,
+            policy=policy,
+            model=arms[arm].model,
+            expected_reward=float(self.mean[arm]),
+            uncertainty=float(self.deviation[arm]),
+            propensity=propensity,
+            estimated_cost_nanos=to_nanos(float(self.estimate.expected[arm])),
+            predicted_cost_nanos=to_nanos(float(self.estimate.predicted[arm])),
+            reservation_nanos=int(self.reservations[arm]),
+            shadow_price=shadow_price,
+        )
