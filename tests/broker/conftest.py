@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.broker.support import Deployment, deployed
 from worker.kafka import local, topics
 from worker.settings import Settings
 
 HERE = Path(__file__).parent
+MODELS = (
+    {"model": "large", "input_usd": 10.0, "output_usd": 30.0, "tags": ["fast", "vision"], "max_output_tokens": 1000},
+    {"model": "narrow", "input_usd": 1.0, "output_usd": 1.0, "request_usd": 0.001, "max_input_tokens": 100},
+    {"model": "off", "input_usd": 1.0, "output_usd": 1.0, "enabled": False},
+    {"model": "small", "input_usd": 1.0, "output_usd": 2.0, "tags": ["fast"]},
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,3 +54,10 @@ async def deployment(settings: Settings) -> Settings:
     """Settings of a deployment with all its topics."""
     await topics.create(settings)
     return settings
+
+
+@pytest.fixture(scope="session")
+def standard(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A running worker with default settings and the models above; tests use users of their own."""
+    with deployed(broker, tmp_path_factory.mktemp("standard"), MODELS) as deployment:
+        yield deployment

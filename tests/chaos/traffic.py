@@ -23,13 +23,13 @@ from tests.chaos.evidence import ASK, EXPECTED_CODE
 from worker.kafka.partitioning import partition_of
 from worker.settings import Settings
 
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "small": {"input_usd_per_mtok": 0.1, "output_usd_per_mtok": 0.4, "expected_output_tokens": 100},
     "medium": {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0, "request_usd": 0.0001},
     "large": {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 40.0, "tags": ["clever"]},
 }
 USERS = 40
-LIMITS_USD = {f"user-{number}": 0.05 for number in range(20)}  # the others have no budget
+LIMITS_USD = {f"user-{number}": 0.1 for number in range(1, 21)}  # the others have no budget
 DIMENSION = 384
 REQUEST_TIMEOUT_MS = 180_000  # longer than any outage of the suite: the client loses nothing
 _EMBEDDINGS, _RECENT = 40, 300

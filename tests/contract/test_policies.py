@@ -206,7 +206,7 @@ class TestFloor:
         mask = np.ones(ARMS, dtype=bool)
         arms = [policy.choose(View(f"q{n}", queries.score[n], queries.costs[n], mask)).arm for n in range(300)]
         rows = np.arange(300)
-        assert queries.mean[rows, arms].mean() >= share * queries.mean.max(axis=1).mean()
+        assert queries.mean[rows, arms].mean() >= share * queries.mean.mean(axis=0).max()
         assert queries.costs[rows, arms].mean() < 0.9 * queries.costs[rows, queries.mean.argmax(axis=1)].mean()
 
     def test_a_lower_floor_costs_less(self) -> None:

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-import numpy as np
-
 from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.fence import Event, Source
 from worker.core.learn import Lesson
@@ -375,8 +373,3 @@ def _unknown_model(feedback: Feedback) -> Outcome:
 def _refusal(feedback: Feedback, code: DeadLetterCode, message: str) -> Outcome:
     outcome: PartOutcome = "unknown_model" if code is DeadLetterCode.UNKNOWN_MODEL else "refused"
     return Outcome(tuple((part, outcome) for part in feedback.parts), (code, message))
-
-
-def context_of(values: Iterable[float]) -> FloatArray:
-    """A context as state keeps it: float32 precision, float64 numbers."""
-    return np.asarray(values, dtype=np.float32).astype(np.float64)

@@ -64,10 +64,8 @@ class Outstanding:
 
     def learned(self, model: str, rewards: int) -> None:
         """All rewards ever learned of this model, wherever; what is new since the last call came now."""
-        before = self._seen.get(model)
+        self.rewarded(model, rewards - self._seen.get(model, 0))
         self._seen[model] = rewards
-        if before is not None:
-            self.rewarded(model, rewards - before)
 
     def sums(self) -> dict[str, FloatArray]:
         """Σ w ψψᵀ of each model's open decisions, arrays of shape (d, d)."""

@@ -12,6 +12,7 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,16 @@ def write_table(path: Path, scores: Scores, names: tuple[str, ...]) -> None:
             row |= {f"reward:{name}": float(reward) for name, reward in zip(names, rewards, strict=True)}
             row |= {f"cost:{name}": float(cost) for name, cost in zip(names, costs, strict=True)}
             file.write(json.dumps(row) + "\n")
+
+
+def write_battles(path: Path, scores: Scores, names: tuple[str, ...]) -> None:
+    """Write every pair of models on every prompt as the votes that `pilot pretrain preferences` reads."""
+    with path.open("w") as file:
+        for prompt, rewards in zip(scores.prompts, scores.rewards, strict=True):
+            for a, b in combinations(range(len(names)), 2):
+                winner = "tie" if rewards[a] == rewards[b] else "model_a" if rewards[a] > rewards[b] else "model_b"
+                vote = {"prompt": prompt, "model_a": names[a], "model_b": names[b], "winner": winner}
+                file.write(json.dumps(vote) + "\n")
 
 
 def _require_extra(modules: Sequence[str]) -> Path:

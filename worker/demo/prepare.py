@@ -25,6 +25,7 @@ from worker.kafka.publish import publish
 from worker.settings import Settings
 
 PARTITIONS = 4
+PAPER = "paper"
 # Early feedback waits this long for its query; half of the stream lets the one that waits in vain end with it.
 MIN_PARK_S, MAX_PARK_S = 15, 60
 # The budget window opens once the workers should be ready: each loads the encoder, several at once, and joins a group.
@@ -95,9 +96,12 @@ class Prepared:
 
 
 def build_prior(deployment: Deployment, dataset: Dataset, plan: Plan, say: Say) -> Prepared:
-    """Write the prior artefact from the prior rows; encode what is sent as embeddings."""
+    """Write the prior artefact from the prior rows; encode what is sent as embeddings.
+
+    Preset `paper` starts from preferences, as published: the scores become votes between pairs.
+    """
     from worker.encode import sentence
-    from worker.pretrain import table
+    from worker.pretrain import preferences, table
 
     begin = time.monotonic()
     encoder = sentence.load(deployment.settings.encoder, deployment.settings.embedding_dim)
@@ -108,9 +112,14 @@ def build_prior(deployment: Deployment, dataset: Dataset, plan: Plan, say: Say) 
     def encode(texts: Sequence[str]) -> FloatArray:
         return embed(encoder, texts, say)
 
-    scores = deployment.folder / "prior.jsonl"
-    data.write_table(scores, dataset.prior, dataset.names)
-    table.run(scores, deployment.prior, encode=encode, encoder_id=encoder.identity, progress=say)
+    rows_file = deployment.folder / "prior.jsonl"
+    how: dict[str, Any] = {"encode": encode, "encoder_id": encoder.identity, "progress": say}
+    if deployment.preset == PAPER:
+        data.write_battles(rows_file, dataset.prior, dataset.names)
+        preferences.run(rows_file, deployment.prior, method="triplet", **how)
+    else:
+        data.write_table(rows_file, dataset.prior, dataset.names)
+        table.run(rows_file, deployment.prior, **how)
     rows = plan.embedded_rows
     vectors = encode([dataset.stream.prompts[row] for row in rows]) if rows else ()
     embeddings = {row: [float(value) for value in vector] for row, vector in zip(rows, vectors, strict=True)}

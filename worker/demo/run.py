@@ -29,7 +29,6 @@ WORKERS = 2
 DEAD_LETTER_SLACK_S = 15.0  # on top of the parking time of feedback that belongs to no query
 LEARNED_TIMEOUT_S = 20.0
 INTO_WINDOW_S = 0.2
-PAPER = "paper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +165,14 @@ class _Demo:
         deadline = time.monotonic() + LEARNED_TIMEOUT_S
         while True:
             learned = prepare.learned(self._deployment)
-            lessons = verify.total(learned, "costs_settled" if self._options.preset == PAPER else "observations")
+            lessons = verify.total(
+                learned, "costs_settled" if self._options.preset == prepare.PAPER else "observations"
+            )
             if lessons >= verify.routed(self._tally) or time.monotonic() > deadline:
                 return learned
 
     def _require_as_promised(self, learned: Sequence[dict[str, Any]]) -> None:
-        wrong = verify.problems(self._tally, self._plan, learned, all_learn=self._options.preset != PAPER)
+        wrong = verify.problems(self._tally, self._plan, learned, all_learn=self._options.preset != prepare.PAPER)
         if wrong:
             raise OperationFailed(f"not as the contract says: {'; '.join(wrong)}; logs in {self._options.folder}")
 

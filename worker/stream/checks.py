@@ -11,6 +11,21 @@ from worker.kafka.partitioning import partition_of
 from worker.stream.batch import SourceRecord
 
 
+MAX_FEEDBACK_HEADER_BYTES = 64 * 1024
+
+
+def check_headers(record: SourceRecord) -> None:
+    """Feedback may have to wait in state with its headers, eight records to a changelog record.
+
+    Raises:
+        BadRecord: `invalid_event`.
+    """
+    size = sum(len(name.encode()) + len(value or b"") for name, value in record.headers)
+    if size > MAX_FEEDBACK_HEADER_BYTES:
+        message = f"headers: {size} bytes, at most {MAX_FEEDBACK_HEADER_BYTES}"
+        raise BadRecord(DeadLetterCode.INVALID_EVENT, message)
+
+
 def check_placement(record: SourceRecord, event: Query | Feedback, partitions: int) -> None:
     """The key must be the user, and lie on the partition where the user's budget lives.
 

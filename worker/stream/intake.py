@@ -109,7 +109,12 @@ class Intake(Generic[T]):
 
 def _record(event: Any) -> SourceRecord:
     message = event.message
-    headers = tuple(message.headers.items() if isinstance(message.headers, dict) else message.headers or ())
     return SourceRecord(
-        message.topic, message.partition, message.offset, message.timestamp_ms, message.key, message.value, headers
+        message.topic,
+        message.partition,
+        message.offset,
+        message.timestamp_ms,
+        message.key,
+        message.value,
+        tuple(message.headers or ()),
     )

@@ -135,7 +135,7 @@ class RouteHandler:
                 ExitCode.STATE_BROKEN,
                 f"spend contains {record.topic}/{record.partition}/{record.offset}, but no decision is known of it",
             )
-        verdict = self._router.decide(_request(prepared), _account(spend, window, record.timestamp))
+        verdict = self._router.decide(_request(prepared, record.timestamp), _account(spend, window, record.timestamp))
         decided, outcomes = lifecycle.decide(
             pending,
             decision=b"",
@@ -239,7 +239,7 @@ class RouteHandler:
         self._tenure.journal.on_delivered(acknowledged)
 
 
-def _request(prepared: Prepared) -> Request:
+def _request(prepared: Prepared, timestamp_ms: int) -> Request:
     query = prepared.query
     return Request(
         query_id=query.query_id,
@@ -251,6 +251,7 @@ def _request(prepared: Prepared) -> Request:
         models=None if query.models is None else frozenset(query.models),
         requires=frozenset(query.requires or ()),
         max_cost_nanos=None if query.max_cost_usd is None else to_nanos(query.max_cost_usd),
+        at_s=timestamp_ms / 1000,
     )
 
 

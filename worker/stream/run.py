@@ -73,10 +73,12 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
     services = [watched(name, work) for name, work in worker.lane_services().items()]
     started = await _until_stopped(_start(worker), stop)
     if started is not None:
-        services += [watched("watchdog", worker.watchdog.run()), watched("sweeper", _sweep(worker))]
-        services += [watched("readiness", _announce_ready(worker))]
+        guards = [watched("watchdog", worker.watchdog.run()), watched("sweeper", _sweep(worker))]
+        guards.append(watched("readiness", _announce_ready(worker)))
         await stop.wait()
         await _drain(worker)
+        for guard in guards:  # they would take the consumer's end for a failure
+            guard.cancel()
     await _stop(worker)
     del services
     return ExitCode.OK

@@ -14,7 +14,7 @@ from worker.observe.records import Observer
 from worker.settings import Settings
 from worker.stream import codecs, effects
 from worker.stream.batch import SourceRecord
-from worker.stream.checks import check_placement
+from worker.stream.checks import check_headers, check_placement
 from worker.stream.deadletters import dead_letter
 from worker.stream.feedback import core_feedback, report
 from worker.stream.state import SpendKey
@@ -46,6 +46,7 @@ class SettleHandler:
         """Decode and check."""
         try:
             feedback = parse_feedback(record.value)
+            check_headers(record)
             check_placement(record, feedback, self._partitions)
         except BadRecord as bad:
             return bad

@@ -111,6 +111,7 @@ class Tables:
         for change in changes:
             if change.value is None:
                 table.data.pop(change.store_key, None)
+                table.data._key_partition.pop(change.store_key, None)
             else:
                 table.data[change.store_key] = change.value
                 # The memory store forgets lost partitions only of keys that it can place.

@@ -1,72 +1,60 @@
-"""Open decisions: counted while they are open, weighted by how often rewards come."""
-
-from __future__ import annotations
+"""Open decisions of one worker, by model."""
 
 import numpy as np
+import pytest
 
 from worker.core.outstanding import LONGEST_S, MOST, Outstanding
 
-X = np.array([0.6, 0.8, 1.0])
-Y = np.array([0.0, -1.0, 1.0])
+X = np.array([1.0, 2.0])
 
 
-def test_open_contexts_add_up_by_model() -> None:
-    """Each model has the sum of its own open decisions."""
-    found = Outstanding(3)
-    found.add("m", X, 0.0)
-    found.add("m", Y, 1.0)
-    found.add("other", Y, 1.0)
-    np.testing.assert_allclose(found.sums()["m"], np.outer(X, X) + np.outer(Y, Y))
-    np.testing.assert_allclose(found.sums()["other"], np.outer(Y, Y))
+def test_sums_are_those_of_the_open_decisions() -> None:
+    """A decision adds its ψψᵀ, its reward takes it away again; another model's stays."""
+    outstanding = Outstanding(2)
+    outstanding.add("a", X, 0.0)
+    outstanding.add("a", 2 * X, 0.0)
+    outstanding.add("b", X, 0.0)
+    np.testing.assert_allclose(outstanding.sums()["a"], 5 * np.outer(X, X))
+    outstanding.rewarded("a")
+    np.testing.assert_allclose(outstanding.sums()["a"], 4 * np.outer(X, X))
+    outstanding.rewarded("a")
+    assert set(outstanding.sums()) == {"b"}
 
 
-def test_reward_closes_the_oldest() -> None:
-    """A reward ends one open decision of its model; without one left nothing is counted below zero."""
-    found = Outstanding(3)
-    found.add("m", X, 0.0)
-    found.add("m", Y, 1.0)
-    found.rewarded("m")
-    np.testing.assert_allclose(found.sums()["m"], np.outer(Y, Y), atol=1e-12)
-    found.rewarded("m", 5)
-    found.rewarded("never seen")
-    assert found.sums() == {}
+def test_totals_tell_how_many_rewards_came() -> None:
+    """Only what is new since the last look closes decisions."""
+    outstanding = Outstanding(2)
+    outstanding.learned("a", 100)
+    outstanding.add("a", X, 0.0)
+    outstanding.learned("a", 100)
+    assert "a" in outstanding.sums()
+    outstanding.learned("a", 101)
+    assert outstanding.sums() == {}
 
 
-def test_ten_minutes_are_the_end() -> None:
-    """An unrated decision stops counting after the longest wait, not before."""
-    found = Outstanding(3)
-    found.add("m", X, 0.0)
-    found.add("m", Y, LONGEST_S - 1)
-    np.testing.assert_allclose(found.sums()["m"], np.outer(X, X) + np.outer(Y, Y))
-    found.add("m", Y, LONGEST_S + 1)
-    np.testing.assert_allclose(found.sums()["m"] / found.weight, 2 * np.outer(Y, Y), atol=1e-12)
+def test_rewards_of_other_workers_do_no_harm() -> None:
+    """More rewards than open decisions, or of an unknown model, leave nothing open and nothing broken."""
+    outstanding = Outstanding(2)
+    outstanding.add("a", X, 0.0)
+    outstanding.rewarded("a", 7)
+    outstanding.rewarded("z")
+    assert outstanding.sums() == {}
 
 
-def test_weight_is_the_share_that_gets_a_reward() -> None:
-    """Where three of four decisions are never rated in time, an open one weighs about a quarter."""
-    found = Outstanding(3)
-    assert found.weight == 1.0
-    for batch in range(500):
-        for _ in range(4):
-            found.add("m", X, batch * 2 * LONGEST_S)
-        found.rewarded("m")
-    assert abs(found.weight - 0.25) < 0.02
+def test_what_is_too_late_counts_as_never() -> None:
+    """After ten minutes a decision is dropped, and the weight of the others falls."""
+    outstanding = Outstanding(2)
+    assert outstanding.weight == 1.0
+    for second in range(20):
+        outstanding.add("a", X, float(second))
+    outstanding.add("a", X, 2 * LONGEST_S)
+    assert outstanding.weight == pytest.approx(0.5)
+    np.testing.assert_allclose(outstanding.sums()["a"], 0.5 * np.outer(X, X))
 
 
-def test_totals_teach_what_is_new_since_the_last_ones() -> None:
-    """Rewards learned before this worker began close nothing; later ones do, wherever they were learned."""
-    found = Outstanding(3)
-    found.add("m", X, 0.0)
-    found.add("m", Y, 1.0)
-    found.learned("m", 900)
-    np.testing.assert_allclose(found.sums()["m"], np.outer(X, X) + np.outer(Y, Y))
-    found.learned("m", 901)
-    np.testing.assert_allclose(found.sums()["m"], np.outer(Y, Y), atol=1e-12)
-
-
-def test_memory_of_an_arm_is_bounded() -> None:
-    """However many decisions wait for feedback, only so many contexts are kept."""
-    found = Outstanding(1)
-    for _ in range(MOST + 300):
-        found.add("m", np.ones(1), 0.0)
-    np.testing.assert_allclose(found.sums()["m"] / found.weight, [[MOST]])
+def test_memory_is_bounded() -> None:
+    """However many decisions stay open, only the last few thousand of a model are kept."""
+    outstanding = Outstanding(2)
+    for _ in range(MOST + 10):
+        outstanding.add("a", X, 0.0)
+    np.testing.assert_allclose(outstanding.sums()["a"] / outstanding.weight, MOST * np.outer(X, X))

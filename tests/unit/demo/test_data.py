@@ -9,6 +9,7 @@ import pytest
 from worker.demo import data
 from worker.demo.data import Dataset
 from worker.errors import UsageError
+from worker.pretrain.battles import read_battles
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,15 @@ def test_table_has_a_reward_and_a_cost_for_each_model(tiny: Dataset, tmp_path: P
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(rows) == 4
     assert rows[0] == {"prompt": "one", "reward:small": 0.0, "reward:large": 1.0, "cost:small": 1.0, "cost:large": 4.0}
+
+
+def test_scores_become_votes_between_all_pairs(tiny: Dataset, tmp_path: Path) -> None:
+    """The higher reward wins, equal ones tie; `pilot pretrain preferences` can read the file."""
+    path = tmp_path / "battles.jsonl"
+    data.write_battles(path, tiny.prior, tiny.names)
+    battles = read_battles(path)
+    assert battles.models[battles.a[0]] == "small"
+    assert battles.outcome.tolist() == [-1, 0, -1, -1]
 
 
 def test_missing_extra_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,19 +30,44 @@ class Curve(NamedTuple):
 def solve(score: FloatArray, costs: FloatArray, rewards: FloatArray) -> Curve:
     """The curve of n queries and K arms, arrays of shape (n, K); `rewards` are averaged, `score` decides.
 
-    The running minimum makes the mean cost monotone where ties would not.
+    As λ rises a query moves along the upper hull of its arms, each move to a cheaper one,
+    so at most K − 1 moves of all queries at once replace a search at every price.
     """
     prices = _grid(costs.mean(axis=0))
-    shape = (len(prices), len(score))
-    top, cost, reward = np.full(shape, -np.inf), np.empty(shape), np.empty(shape)
-    # Arm by arm over (prices, queries): faster than an argmax over a short last axis.
-    for k in range(score.shape[1]):
-        value = score[:, k] - prices[:, None] * costs[:, k]
-        better = value > top
-        np.copyto(top, value, where=better)
-        np.copyto(cost, costs[:, k], where=better)
-        np.copyto(reward, rewards[:, k], where=better)
-    return Curve(prices, np.minimum.accumulate(cost.mean(axis=1)), reward.mean(axis=1))
+    rows = np.arange(len(score))
+    arm = score.argmax(axis=1)
+    cost, reward = costs[rows, arm], rewards[rows, arm]
+    falling, changing = _Steps(prices, cost.mean()), _Steps(prices, reward.mean())
+    for _ in range(score.shape[1] - 1):
+        saved, lost = cost[:, None] - costs, score[rows, arm][:, None] - score
+        price = np.divide(lost, saved, out=np.full(score.shape, np.inf), where=saved > 0)
+        arm = np.where(np.isfinite(price.min(axis=1)), price.argmin(axis=1), arm)
+        moved = price[rows, arm]
+        after_cost, after_reward = costs[rows, arm], rewards[rows, arm]
+        if np.isinf(moved).all():
+            break
+        falling.add(moved, after_cost - cost)
+        changing.add(moved, after_reward - reward)
+        cost, reward = after_cost, after_reward
+    return Curve(prices, falling.values(), changing.values())
+
+
+class _Steps:
+    """The mean of n step functions of λ, read at the prices of a grid."""
+
+    def __init__(self, prices: FloatArray, start: float) -> None:
+        self._prices = prices
+        self._changes = np.zeros(len(prices) + 1)
+        self._changes[0] = start
+
+    def add(self, at: FloatArray, changes: FloatArray) -> None:
+        """A change of each function just after a price, infinite for none; arrays of shape (n,)."""
+        index = np.searchsorted(self._prices, at, side="right")
+        self._changes += np.bincount(index, changes, len(self._changes)) / len(at)
+
+    def values(self) -> FloatArray:
+        """The mean at every price of the grid."""
+        return np.cumsum(self._changes)[:-1]
 
 
 def _grid(mean_costs: FloatArray) -> FloatArray:

@@ -15,10 +15,10 @@ MARGIN = 0.01  # of quality: predictions favour what is chosen by them, so the r
 
 
 class Floor:
-    """argmax score − λ·cost at the largest λ whose expected quality is at least `share` of the best.
+    """argmax score − λ·cost at the largest λ whose expected quality is at least `share` of the best arm's.
 
     Args:
-        share: τ, 0 to 1, of the mean of every query's best expected reward.
+        share: τ, 0 to 1, of the best single arm's mean expected reward.
     """
 
     name = "floor"
@@ -30,7 +30,7 @@ class Floor:
     def plan(self, sample: Sample) -> None:
         """Re-solve the curve and read it at the target."""
         curve = solve(sample.score, sample.costs, sample.mean)
-        target = self._share * float(sample.mean.max(axis=1).mean())
+        target = self._share * float(sample.mean.mean(axis=0).max())
         enough = np.flatnonzero(curve.rewards >= target)
         self._price = float(curve.prices[enough[-1]]) if len(enough) else 0.0
 

@@ -1,0 +1,58 @@
+"""Real workers on a real broker, each kind of fault once, and a verdict over everything they left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.faults import KINDS, draw
+from tests.chaos.run import Plan, Result, run
+from tests.chaos.supervisor import LocalBroker
+
+INSIDE = ("within", "kill", "between", "terminate")
+AROUND = ("join", "freeze", "broker", "leave")
+
+
+def test_calm(calm: Result) -> None:
+    """Without any fault two workers leave exactly what the sources demand, and end with exit code 0."""
+    assert calm.violations == []
+    assert calm.notes == []
+    assert set(calm.exits) == {0}
+
+
+def test_client_shows_everything(calm: Result) -> None:
+    """The client sends every kind of record that the oracle judges, so that an exact run says something."""
+    kinds = {
+        "new", "repeated", "early", "at once", "after the decision", "crowd", "never asked", "bad queries",
+        "bad feedback",
+    }  # fmt: skip
+    assert {kind for kind, count in calm.sent.items() if count} == kinds
+    codes = {dict(letter.headers)["pilot.error.code"].decode() for letter in calm.evidence.letters}
+    assert codes == {
+        "invalid_json", "invalid_event", "invalid_key", "wrong_partition", "invalid_embedding", "unknown_query",
+        "unknown_model", "not_routed",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("seed", "kinds"), [(11, INSIDE), (12, AROUND)])
+def test_exact(seed: int, kinds: tuple[str, ...], killable: LocalBroker, tmp_path: Path) -> None:
+    """Whatever dies, freezes, joins or leaves: every query is decided once and every feedback counts once."""
+    result = asyncio.run(run(Plan(seed, kinds), killable, tmp_path))
+    assert result.violations == []
+    assert result.notes == []
+    assert None not in result.recovered_s
+
+
+def test_every_kind_is_tried() -> None:
+    """The fixed schedules of this suite hold every kind of fault there is."""
+    assert set(INSIDE) | set(AROUND) == set(KINDS)
+
+
+def test_draw_tries_everything_before_it_repeats() -> None:
+    """A drawn schedule holds each kind once before any comes a second time, and the seed alone decides it."""
+    drawn = draw(random.Random(3), 2 * len(KINDS))
+    assert set(drawn[: len(KINDS)]) == set(drawn[len(KINDS) :]) == set(KINDS)
+    assert drawn == draw(random.Random(3), 2 * len(KINDS))
