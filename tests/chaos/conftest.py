@@ -33,5 +33,5 @@ def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
 @pytest.fixture(scope="session")
 def calm(killable: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run in which nothing went wrong; early feedback waits so briefly that some is given up."""
-    plan = Plan(seed=7, rate=80.0, pause_s=(0.0, 16.0), park_s=4.0)
+    plan = Plan(seed=7, rate=40.0, pause_s=(0.0, 14.0), park_s=4.0)
     return asyncio.run(run(plan, killable, tmp_path_factory.mktemp("calm")))

@@ -7,13 +7,14 @@ ask the evidence which outcome was taken.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
+from tests.chaos.events import MODELS
 from tests.chaos.evidence import ASK, EXPECTED_CODE, Evidence
-from tests.chaos.traffic import MODELS
 from worker.core.lifecycle import Pending
 from worker.kafka.compacted import Record
 from worker.stream import codecs
@@ -68,7 +69,7 @@ def read(evidence: Evidence) -> Reading:
     pending = {codecs.unpack_pending_key(key): codecs.unpack_pending(v) for key, v in last.items() if key and v}
     decisions: dict[Key, list[Record]] = defaultdict(list)
     for record in evidence.decisions:
-        event = json.loads(record.value or b"{}")
+        event = orjson.loads(record.value or b"{}")
         decisions[event["user_id"], event["query_id"]].append(record)
     letters: dict[Place, list[Record]] = defaultdict(list)
     for record in evidence.letters:
@@ -88,7 +89,7 @@ def derive(evidence: Evidence, reading: Reading) -> Expectation:
         _query(evidence, wanted, record)
     for key, case in wanted.cases.items():
         if reading.decisions[key]:
-            decision = json.loads(reading.decisions[key][0].value or b"{}")
+            decision = orjson.loads(reading.decisions[key][0].value or b"{}")
             case.status, case.model = decision["status"], decision["model"]
     for record in _in_order(evidence.feedback):
         _feedback(evidence, wanted, reading, record)
@@ -109,7 +110,7 @@ def _bad(evidence: Evidence, wanted: Expectation, topic: str, record: Record) ->
 def _query(evidence: Evidence, wanted: Expectation, record: Record) -> None:
     if _bad(evidence, wanted, "queries", record):
         return
-    event = json.loads(record.value or b"")
+    event = orjson.loads(record.value or b"")
     key = event["user_id"], event["query_id"]
     length = evidence.settings.budget_window_s
     window = record.timestamp // 1000 // length * length
@@ -121,7 +122,7 @@ def _query(evidence: Evidence, wanted: Expectation, record: Record) -> None:
 def _feedback(evidence: Evidence, wanted: Expectation, reading: Reading, record: Record) -> None:
     if _bad(evidence, wanted, "feedback", record):
         return
-    event = json.loads(record.value or b"")
+    event = orjson.loads(record.value or b"")
     key = event["user_id"], event["query_id"]
     place = (evidence.settings.topic("feedback"), record.partition, record.offset)
     case, held = wanted.cases.get(key), reading.pending.get(key, Pending())

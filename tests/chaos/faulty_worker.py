@@ -2,8 +2,8 @@
 
 SIGUSR1: die when a batch's `pending` is acknowledged and nothing else of it was sent.
 SIGUSR2: die when some of what follows is acknowledged and the rest never left. Without a
-signal it is `pilot worker`, except that it does not load the weights of the encoder:
-the queries of this suite bring embeddings, and loading takes longer than most faults.
+signal it is `pilot worker`, except that texts are hashed instead of encoded, as slowly:
+loading the weights takes longer than most faults.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ import logging
 import os
 import random
 import signal
+import time
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from worker.encode import AsyncEncoder
+import numpy as np
+
+from worker.encode.base import Floats
+from worker.encode.sentence import SentenceEncoder
 from worker.settings import load
 from worker.stream.delivery import KafkaDelivery, Outgoing, Sent
 from worker.stream.run import run
@@ -24,6 +29,7 @@ from worker.stream.run import run
 DIED_BETWEEN, DIED_WITHIN = 201, 202
 BETWEEN, WITHIN = signal.SIGUSR1, signal.SIGUSR2
 _SHARE_SENT, _SHARE_LAST = 0.5, 0.3
+_ENCODING_S = 0.01
 
 
 class Saboteur:
@@ -55,8 +61,10 @@ class Saboteur:
         return [Sent(asyncio.get_running_loop().create_future(), len(records))]
 
 
-async def _no_weights(encoder: AsyncEncoder) -> None:
-    encoder.warm = True
+def _hashed(encoder: SentenceEncoder, texts: Sequence[str]) -> Floats:
+    time.sleep(_ENCODING_S * len(texts))
+    vectors = [np.random.default_rng(zlib.crc32(text.encode())).normal(size=encoder.dimension) for text in texts]
+    return np.asarray(vectors, np.float32)
 
 
 def main() -> None:
@@ -66,8 +74,8 @@ def main() -> None:
     async def send(port: Any, topic: str, partition: int, records: Sequence[Outgoing]) -> list[Sent]:
         return await saboteur.send(port, topic, partition, records)
 
-    KafkaDelivery.send = send  # type: ignore[method-assign]
-    AsyncEncoder.warm_up = _no_weights  # type: ignore[method-assign]
+    KafkaDelivery.send = send
+    SentenceEncoder.encode = _hashed
     for signum in (BETWEEN, WITHIN):
         signal.signal(signum, saboteur.arm)
     logging.getLogger("aiokafka").setLevel(logging.NOTSET)

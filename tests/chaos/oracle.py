@@ -6,16 +6,16 @@ nano-dollar, float sums to 1e-9.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import orjson
 
+from tests.chaos.events import LIMITS_USD
 from tests.chaos.evidence import ASK, Evidence
 from tests.chaos.expectation import Case, Expectation, Key, Place, Reading, derive, read
-from tests.chaos.traffic import LIMITS_USD
 from worker.core.fence import Source
 from worker.core.learn import Lesson, learn
 from worker.core.lifecycle import Pending
@@ -57,7 +57,7 @@ def _decisions(wanted: Expectation, reading: Reading) -> Iterator[str]:
 def _answers(case: Case, copies: list[Record]) -> Iterator[str]:
     if len({copy.value for copy in copies}) > 1:
         yield f"{case.key} was decided in {len({copy.value for copy in copies})} ways"
-    decision = json.loads(copies[0].value or b"{}")
+    decision = orjson.loads(copies[0].value or b"{}")
     source = decision["source"]
     if (source["partition"], source["offset"]) != (case.partition, case.offset):
         yield f"{case.key}: source is {source}, must be {case.partition}/{case.offset}"
@@ -67,7 +67,7 @@ def _answers(case: Case, copies: list[Record]) -> Iterator[str]:
     for ask in case.asks:
         if dict(ask.headers)[ASK] not in answered:
             yield f"{case.key}: no decision answers the query record {ask.partition}/{ask.offset}"
-    asked = json.loads(case.asks[0].value or b"{}")
+    asked = orjson.loads(case.asks[0].value or b"{}")
     if decision["model"] is not None and decision["model"] not in asked.get("models", [decision["model"]]):
         yield f"{case.key}: model {decision['model']} is not among the allowed {asked['models']}"
     if decision["metadata"] != asked.get("metadata"):
@@ -105,7 +105,7 @@ def _arbiter(wanted: Expectation, reading: Reading) -> Iterator[str]:
 
 
 def _facts(case: Case, held: Pending) -> Iterator[str]:
-    decision, choice = json.loads(held.decision or b"{}"), held.choice
+    decision, choice = orjson.loads(held.decision or b"{}"), held.choice
     pairs = {
         "query offset": (held.offset, case.offset),
         "window": (held.window, case.window),
@@ -195,8 +195,14 @@ def _arms(evidence: Evidence, wanted: Expectation, reading: Reading) -> Iterator
             continue
         statistics = Shard.unpack(last[place]).statistics
         for name, (found, number) in _numbers(statistics, right[place]).items():
-            if not np.allclose(found, number, rtol=TOLERANCE, atol=TOLERANCE):
+            if not _equal(found, number):
                 yield f"shard {place}: {name} is {_short(found)}, must be {_short(number)}"
+
+
+def _equal(found: Any, right: Any) -> bool:
+    if isinstance(right, int):
+        return bool(found == right)
+    return bool(np.allclose(found, right, rtol=TOLERANCE, atol=TOLERANCE))
 
 
 def _lessons(case: Case, held: Pending) -> Iterator[tuple[str, Lesson]]:

@@ -27,7 +27,7 @@ def test_client_shows_everything(calm: Result) -> None:
     """The client sends every kind of record that the oracle judges, so that an exact run says something."""
     kinds = {
         "new", "repeated", "early", "at once", "after the decision", "crowd", "never asked", "bad queries",
-        "bad feedback",
+        "bad feedback", "in a transaction", "aborted",
     }  # fmt: skip
     assert {kind for kind, count in calm.sent.items() if count} == kinds
     codes = {dict(letter.headers)["pilot.error.code"].decode() for letter in calm.evidence.letters}

@@ -199,15 +199,15 @@ class TestFloor:
     """What only `floor` promises."""
 
     @pytest.mark.parametrize("share", [0.8, 0.9, 0.97])
-    def test_keeps_the_share_at_less_cost(self, share: float) -> None:
-        """Expected quality stays above the floor, and costs less than the best arms."""
-        policy, queries = create("floor", share), sample()
+    def test_keeps_the_share_and_little_more(self, share: float) -> None:
+        """Expected quality is the promised share of the best arm's, less than two points above it."""
+        policy, queries = create("floor", share), sample(size=3_000)
         policy.plan(queries)
-        mask = np.ones(ARMS, dtype=bool)
-        arms = [policy.choose(View(f"q{n}", queries.score[n], queries.costs[n], mask)).arm for n in range(300)]
-        rows = np.arange(300)
-        assert queries.mean[rows, arms].mean() >= share * queries.mean.mean(axis=0).max()
-        assert queries.costs[rows, arms].mean() < 0.9 * queries.costs[rows, queries.mean.argmax(axis=1)].mean()
+        mask, rows = np.ones(ARMS, dtype=bool), np.arange(3_000)
+        arms = [policy.choose(View(f"q{n}", queries.score[n], queries.costs[n], mask)).arm for n in rows]
+        kept = queries.mean[rows, arms].mean() / queries.mean.mean(axis=0).max()
+        assert share <= kept <= share + 0.02
+        assert queries.costs[rows, arms].mean() < queries.costs.mean(axis=0).max()
 
     def test_a_lower_floor_costs_less(self) -> None:
         """Promising less lets the price rise."""

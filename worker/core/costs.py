@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from worker.core.arms import USD_PER_MTOK, Arm
+from worker.core.downdate import downdate
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -98,30 +99,28 @@ class LogRidge:
         b = np.array([moments.b for moments in sums]).reshape(arms, dimension) + _RIDGE * self._start
         self._inverse = np.linalg.inv(A + _RIDGE * np.eye(dimension))
         self.theta = np.einsum("kij,kj->ki", self._inverse, b)
-        self._calls = np.array([moments.n for moments in sums], dtype=np.float64)
+        self._calls = [moments.n for moments in sums]
         squares = np.array([moments.squares for moments in sums])
         fitted = np.einsum("kd,kd->k", self.theta, b)
-        self._misfit = np.maximum(squares + _RIDGE * (self._start**2).sum(axis=1) - fitted, 0.0)
-        self._update_spread()
+        misfit = np.maximum(squares + _RIDGE * (self._start**2).sum(axis=1) - fitted, 0.0)
+        self._misfit: list[float] = misfit.tolist()
+        self.spread = np.array([_spread(*pair) for pair in zip(self._misfit, self._calls, strict=True)])
 
     def learn(self, k: int, x: FloatArray, log_outcome: float) -> None:
         """Rank-one form of the same solve, including the sum of squares that it misses."""
-        inverse = self._inverse[k]
+        inverse, theta = self._inverse[k], self.theta[k]
         g = inverse.dot(x)
-        f = 1.0 + x.dot(g)
-        error = log_outcome - x.dot(self.theta[k])
-        self.theta[k] += g * (error / f)
-        inverse -= np.outer(g, g / f)
-        self._calls[k] += 1
-        self._misfit[k] += error * error / f
-        self.spread[k] = math.sqrt(self._variance(self._misfit[k], self._calls[k]))
+        f = 1.0 + float(x.dot(g))
+        error = log_outcome - float(x.dot(theta))
+        theta += g * (error / f)
+        downdate(inverse, g, f)
+        calls, misfit = self._calls[k], self._misfit[k] = self._calls[k] + 1, self._misfit[k] + error * error / f
+        self.spread[k] = _spread(misfit, calls)
 
-    def _update_spread(self) -> None:
-        self.spread = np.sqrt(self._variance(self._misfit, self._calls))
 
-    @staticmethod
-    def _variance(misfit: FloatArray, calls: FloatArray) -> FloatArray:
-        return (misfit + _SPREAD_CALLS * _SPREAD2) / (calls + _SPREAD_CALLS)
+def _spread(misfit: float, calls: int) -> float:
+    """Standard deviation of a log outcome, from the squares that the regression missed."""
+    return math.sqrt((misfit + _SPREAD_CALLS * _SPREAD2) / (calls + _SPREAD_CALLS))
 
 
 class _Bias:
@@ -161,9 +160,16 @@ class _LearnedCost:
         self._ridge = LogRidge(outcomes, dimension)
         self._bias = _Bias(mean_costs, calibration)
         self._z = NormalDist().inv_cdf(quantile)
+        self._rise = self._rises()
+
+    def _rises(self) -> FloatArray:
+        """Quantile ÷ mean of each arm's outcome, shape (K,)."""
+        rises: FloatArray = np.exp(self._z * self._ridge.spread)
+        return rises
 
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
         self._ridge.learn(k, x, math.log(max(outcome, self._smallest(k))))
+        self._rise[k] = math.exp(self._z * self._ridge.spread[k])
 
     def _smallest(self, _k: int) -> float:
         return 1.0
@@ -176,12 +182,13 @@ class _LearnedCost:
 
     def refresh(self, sums: Sequence[Moments], true_usd: FloatArray, predicted_usd: FloatArray) -> None:
         self._ridge.refresh(sums)
+        self._rise = self._rises()
         self._bias.reset(true_usd, predicted_usd)
 
     def _outcomes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean (before bias) and quantile of the outcome: (K,) or (n, K)."""
         mean = np.exp(np.minimum(x.dot(self._ridge.theta.T), _LOG_LIMIT))
-        return mean, mean * np.exp(self._z * self._ridge.spread)
+        return mean, mean * self._rise
 
 
 class PricedTokens(_LearnedCost):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worker.core.downdate import downdate
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -82,14 +83,14 @@ class _Precision:
         inverse = self.m_inverse[k]
         g = inverse.dot(z)
         f = noise + float(z.dot(g))
-        inverse -= np.outer(g, g / f)
+        downdate(inverse, g, f)
         v = self.q_inverse.dot(g)
-        self.q_inverse -= np.outer(v, v / (f + float(g.dot(v))))
+        downdate(self.q_inverse, v, f + float(g.dot(v)))
         return g, f
 
     def variance(self, g: FloatArray, z: FloatArray) -> FloatArray:
         """zᵀCov_k z of shape (K,), from the rows g_k = M_k⁻¹z."""
-        variance: FloatArray = g.dot(z) + np.vecdot(g.dot(self.q_inverse), g)
+        variance: FloatArray = np.vecdot(g.dot(self.q_inverse) + z, g)
         return variance
 
     def covariance(self) -> FloatArray:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from worker.core.downdate import downdate
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -84,9 +85,10 @@ class DisjointArms:
         """Learn reward r of arm k in context x of shape (d,) by Sherman–Morrison."""
         inverse = self._inverse[k]
         g = inverse.dot(x)
-        f = 1.0 + x.dot(g)
-        self._theta[k] += g * ((r - x.dot(self._theta[k])) / f)
-        inverse -= np.outer(g, g / f)
+        f = 1.0 + float(x.dot(g))
+        theta = self._theta[k]
+        theta += g * ((r - float(x.dot(theta))) / f)
+        downdate(inverse, g, f)
 
     @property
     def coefficients(self) -> FloatArray:

@@ -94,20 +94,26 @@ def screen(
     `available` is what the user's window still has, None without a limit: then an arm
     without a bound stays, for there is no budget that it could break.
     """
-    if not len(codes) or codes.all():
+    # The arrays are short: a look at their Python values is faster than a reduction.
+    if ELIGIBLE not in codes.tolist():
         return "no_model"
-    if bounded_only and available is not None and _none_left(codes, reservations == NO_BOUND, UNBOUNDED):
+    amounts: list[int] = reservations.tolist()
+    if (
+        bounded_only
+        and available is not None
+        and NO_BOUND in amounts
+        and _none_left(codes, reservations == NO_BOUND, UNBOUNDED)
+    ):
         return "unbounded"
-    if max_cost is not None and _none_left(codes, reservations > max_cost, MAX_COST):
+    dearest = max(amounts)
+    if max_cost is not None and dearest > max_cost and _none_left(codes, reservations > max_cost, MAX_COST):
         return "max_cost"
-    if available is not None and _none_left(codes, reservations > available, BUDGET):
+    if available is not None and dearest > available and _none_left(codes, reservations > available, BUDGET):
         return "budget_exhausted"
     return None
 
 
 def _none_left(codes: Codes, where: Mask, code: int) -> bool:
     """Whether no arm is left after those that `where` names got the code."""
-    if not where.any():
-        return False
     codes[(codes == ELIGIBLE) & where] = code
     return bool(codes.all())

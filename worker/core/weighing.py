@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from worker.core.arms import Arm
 from worker.core.costs import CostEstimate
-from worker.core.eligibility import EXCLUSIONS, Codes, Nanos, nanos
+from worker.core.eligibility import EXCLUSIONS, Codes, Nanos
 from worker.core.verdict import Candidate, FloatArray, Verdict
 from worker.money import to_nanos
 
@@ -23,9 +23,11 @@ class Weighed(NamedTuple):
 
     def candidates(self, arms: Sequence[Arm]) -> tuple[Candidate, ...]:
         """Every arm as this query saw it."""
-        costs = nanos(self.estimate.expected).tolist()
-        columns = zip(arms, self.mean.tolist(), self.deviation.tolist(), costs, self.codes.tolist(), strict=True)
-        return tuple(Candidate(arm.model, m, u, cost, EXCLUSIONS[code]) for arm, m, u, cost, code in columns)
+        models = [arm.model for arm in arms]
+        costs = map(to_nanos, self.estimate.expected.tolist())
+        excluded = map(EXCLUSIONS.__getitem__, self.codes.tolist())
+        columns = zip(models, self.mean.tolist(), self.deviation.tolist(), costs, excluded, strict=True)
+        return tuple(map(Candidate._make, columns))
 
     def routed(
         self,

@@ -26,6 +26,9 @@ WINDOW_SLACK_S = 2
 # model costs 3.4 % of the best one, the cheapest .2 %: most have to choose whom to ask what, some are poor.
 BUDGET_SHARES = (0.03, 0.02, 0.04, 0.02, 0.01, 0.03, 0.02, 0.06, 0.03, 0.004)
 POOREST_SHARE = 0.002  # the least busy of several users: turned away when unlucky
+# Preset `paper` learns on a tenth of the queries without a budget, which would leave nothing of such shares;
+# ten times as much is about the quarter of the best model's cost for which the paper reports.
+PAPER_BUDGETS = 10.0
 SMALLEST_LIMIT_USD = 1e-6
 EMBEDDED_FROM, EMBEDDED_TO = 0.55, 0.75  # this stretch of the stream comes as embeddings
 REPEATED_SHARE = 0.02
@@ -77,8 +80,8 @@ class Plan:
         return tuple(sorted({query.row for query in self.queries if query.embedded}))
 
 
-def draw(dataset: Dataset, queries: int, users: int) -> Plan:
-    """Draw the plan of a run.
+def draw(dataset: Dataset, queries: int, users: int, budgets: float = 1.0) -> Plan:
+    """Draw the plan of a run; `budgets` multiplies every limit.
 
     Raises:
         UsageError: no query or no user at all.
@@ -110,7 +113,7 @@ def draw(dataset: Dataset, queries: int, users: int) -> Plan:
         )
         for n in range(queries)
     )
-    return Plan(planned, _limits(dataset, names, rates * queries), duration)
+    return Plan(planned, _limits(dataset, names, rates * queries * budgets), duration)
 
 
 def _rows(random: np.random.Generator, available: int, wanted: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -119,14 +122,14 @@ def _rows(random: np.random.Generator, available: int, wanted: int) -> np.ndarra
     return np.concatenate([random.permutation(available) for _ in range(rounds)])[:wanted]
 
 
-def _limits(dataset: Dataset, names: list[str], expected_queries: FloatArray) -> dict[str, float]:
+def _limits(dataset: Dataset, names: list[str], paid_queries: FloatArray) -> dict[str, float]:
     dearest = float(dataset.prior.costs.mean(axis=0)[best_model(dataset)])
     shares = np.resize(BUDGET_SHARES, len(names))
     if len(names) > 1:
         shares[-1] = POOREST_SHARE
     return {
-        name: max(SMALLEST_LIMIT_USD, round(float(share * dearest * expected), 6))
-        for name, share, expected in zip(names, shares, expected_queries, strict=True)
+        name: max(SMALLEST_LIMIT_USD, round(float(share * dearest * paid), 6))
+        for name, share, paid in zip(names, shares, paid_queries, strict=True)
     }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import shutil
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ class _Demo:
     def __init__(self, options: Options, console: Console) -> None:
         self._options, self._console = options, console
         self._dataset = data.load()
-        self._plan = plan.draw(self._dataset, options.queries, options.users)
+        budgets = plan.PAPER_BUDGETS if options.preset == prepare.PAPER else 1.0
+        self._plan = plan.draw(self._dataset, options.queries, options.users, budgets)
         self._tally = Tally(self._dataset)
         self._deployment = Deployment(
             bootstrap=options.bootstrap or "",
@@ -111,6 +113,7 @@ class _Demo:
         report.write(path, found, self._plan, tables, self._dataset.names)
         self._console.print(f"report: {path}", highlight=False, soft_wrap=True)
         if self._options.keep:
+            warnings.simplefilter("ignore", ResourceWarning)  # the broker is meant to outlive this process
             self._console.print(self._way_around(), highlight=False, soft_wrap=True)
         self._require_as_promised(learned)
 
@@ -181,7 +184,7 @@ class _Demo:
         lines = [
             "kept running; to look around:",
             f"  export PILOT_BOOTSTRAP_SERVERS={where.bootstrap} PILOT_TOPIC_PREFIX={where.prefix}",
-            f"  export PILOT_PRIOR={where.prior}",
+            f"  export PILOT_PRIOR={where.prior}",  # the fingerprint whose lessons are listed
             "  pilot models list; pilot budgets list; pilot dead-letters list; pilot topics check",
         ]
         if self._options.bootstrap is None:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, NoReturn
 
 import structlog
+from aiokafka.errors import KafkaConnectionError
 
 from worker.core.prior import Prior, PriorError, default_prior
 from worker.errors import ExitCode, OperationFailed, UsageError
@@ -71,6 +72,7 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
         policy=settings.policy, window_s=settings.budget_window_s, http_port=server.port, fingerprint=prior.fingerprint,
     )  # fmt: skip
     services = [watched(name, work) for name, work in worker.lane_services().items()]
+    services.append(watched("encoder", worker.encoder.warm_up()))
     started = await _until_stopped(_start(worker), stop)
     if started is not None:
         guards = [watched("watchdog", worker.watchdog.run()), watched("sweeper", _sweep(worker))]
@@ -108,6 +110,8 @@ async def _start(worker: Worker) -> int:
     worker.app.finalize()
     try:
         await worker.app.start()
+    except KafkaConnectionError as error:
+        end("start", OperationFailed(f"the broker went away while the worker started: {error}"))
     except Exception as error:  # noqa: BLE001 - half-started services would keep the process from ending
         end("start", error)
     return 1
@@ -126,6 +130,8 @@ def _unready(worker: Worker) -> list[str]:
     reasons = []
     if not worker.recovered:
         reasons.append("tables are recovering")
+    if not worker.encoder.warm:
+        reasons.append("the encoder is loading")
     reasons += [
         f"{follower.topic} is still being read" for follower in worker.followers if not follower.caught_up.is_set()
     ]

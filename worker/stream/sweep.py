@@ -196,7 +196,8 @@ class Sweeper:
 
     def _close_windows(self, now: int) -> bool:
         """Drop windows of which no decision is remembered; not before, or money would vanish. Whether more are due."""
-        keep_s = self._settings.budget_window_s + self._settings.decision_ttl_s
+        length_s = self._settings.budget_window_s
+        keep_s = length_s + max(length_s, self._settings.decision_ttl_s)  # the next window takes over its rate history
         closed = [start for start in self._windows if (start + keep_s) * 1000 < now]
         left = _PER_SWEEP
         for start in closed:

@@ -87,7 +87,7 @@ class TestVerdict:
     def test_detail_chosen_leaves_candidates_out(self) -> None:
         """The short form decides the same and lists nothing."""
         full, short = router().decide(request(), RICH), router(detail="chosen").decide(request(), RICH)
-        assert short == replace(full, candidates=())
+        assert short == full._replace(candidates=())
 
     def test_expected_reward_has_no_bonus(self) -> None:
         """Exploration changes choices, not what is reported."""
@@ -323,7 +323,7 @@ class TestOpenDecisions:
         """Without any reward, what was sent to an arm makes it less uncertain and no better."""
         made = router(known=False, policy="unlimited")
         first = made.decide(request(), RICH)
-        verdicts = [made.decide(replace(request(), query_id=f"again {n}"), RICH) for n in range(30)]
+        verdicts = [made.decide(request()._replace(query_id=f"again {n}"), RICH) for n in range(30)]
         chosen = verdicts[0].model
         before = next(c for c in first.candidates if c.model == chosen)
         after = next(c for c in verdicts[-1].candidates if c.model == chosen)
@@ -353,12 +353,12 @@ class TestOpenDecisions:
         """After ten minutes a decision counts as never rewarded, and later ones count for less."""
         made = router(known=False)
         for n in range(50):
-            made.decide(replace(request(n), at_s=float(n)), RICH)
-        early = made.decide(replace(request(0, models=frozenset({"none"})), at_s=50.0), RICH).candidates
+            made.decide(request(n)._replace(at_s=float(n)), RICH)
+        early = made.decide(request(0, models=frozenset({"none"}))._replace(at_s=50.0), RICH).candidates
         for arm in ARMS:
-            made.decide(replace(request(0, models=frozenset({arm.model})), at_s=5_000.0), RICH)
+            made.decide(request(0, models=frozenset({arm.model}))._replace(at_s=5_000.0), RICH)
         made.refresh({})
-        late = made.decide(replace(request(0, models=frozenset({"none"})), at_s=5_000.0), RICH).candidates
+        late = made.decide(request(0, models=frozenset({"none"}))._replace(at_s=5_000.0), RICH).candidates
         assert all(after.uncertainty > before.uncertainty for after, before in zip(late, early, strict=True))
 
 
@@ -375,7 +375,7 @@ class TestPaper:
         made = self.paper(1.0)
         chosen = set()
         for n in range(60):
-            asked = replace(request(n), context=request(n).context[:3])
+            asked = request(n)._replace(context=request(n).context[:3])
             model = made.decide(asked, RICH).model
             assert model is not None
             chosen.add(model)
@@ -385,7 +385,7 @@ class TestPaper:
     def test_the_deployment_bucket_exploits(self) -> None:
         """Other queries go by the mean alone: with nothing learned the first arm stays first."""
         made = self.paper(1e-12)
-        asked = [replace(request(n), context=request(n).context[:3]) for n in range(20)]
+        asked = [request(n)._replace(context=request(n).context[:3]) for n in range(20)]
         assert {made.decide(a, None).model for a in asked} == {"cheap"}
 
     def test_buckets_belong_to_the_query(self) -> None:

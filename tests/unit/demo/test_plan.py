@@ -41,6 +41,15 @@ def test_limit_is_a_share_of_what_the_best_model_would_cost(tiny: Dataset) -> No
     assert plan.draw(tiny, 100, 1).limits_usd == {"user-01": pytest.approx(0.03 * 100 * 5.0)}
 
 
+def test_budgets_can_be_multiplied(tiny: Dataset) -> None:
+    """Ten times the budgets change nothing but the limits."""
+    usual, rich = plan.draw(tiny, 100, 3), plan.draw(tiny, 100, 3, budgets=10.0)
+    assert rich.queries == usual.queries
+    assert list(rich.limits_usd.values()) == pytest.approx(
+        [10 * limit for limit in usual.limits_usd.values()], rel=1e-5
+    )
+
+
 def test_some_users_are_poor(tiny: Dataset) -> None:
     """Budgets per expected query differ thirtyfold."""
     limits = plan.draw(tiny, 1000, 10).limits_usd
