@@ -3,140 +3,161 @@
 Every system gets the same contexts (d = 26), rewards and costs and one BLAS thread. Ours is the
 whole Router: scores with uncertainty, cost estimates, eligibility, the user's budget and its
 pacing, the verdict with all candidates, and an exact update of reward and cost model. The others
-do what they offer. Times are CPU time of the thread, so other programs on the machine disturb
-less; repetitions of all systems are interleaved and the median is printed.
+do what they offer: ParetoBandit prices and paces, the libraries know no money. Times are CPU time
+of the thread, so other programs disturb less; repetitions of all systems are interleaved, in the
+same process, and medians are printed.
 
     python benchmarks/core_speed.py --repetitions 7
 """
 
 from __future__ import annotations
 
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-
 import argparse
-import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from rivals import Rival, missing
-from rivals.libraries import MabwiserLinUcb, PlainLoop, RiverLinUcb
+from systems import System, missing
+from systems.pilot import Batches, PilotRouter
+from systems.stream import DIMENSION, Stream, make_prior, make_stream
+from threadpoolctl import threadpool_limits
 
-from worker.core.arms import Arm
-from worker.core.prior import Prior
-from worker.core.projection import Projection
-from worker.core.router import Router, RouterOptions
-from worker.core.statistics import ArmStatistics, Moments
-from worker.core.verdict import Account, FloatArray, Request, Verdict
-from worker.money import to_nanos, to_usd
+from worker.core.router import RouterOptions
 
-DIMENSION = 26
 ARMS = (3, 5, 11)
-BUDGET_SHARE = 0.25  # of what the dearest arm would cost
-PRIOR_ROWS = 1_000
+BATCH = 32
+QUERIES = 4_000
 WARM_UP = 200  # cycles before the clock starts
+FEW = 600  # queries for the systems that take a millisecond each
+REFERENCE = "ParetoBandit"
+OURS = "PILOT router"
+
+Measure = Callable[[], float]
 
 
-@dataclass(frozen=True)
-class Stream:
-    """n queries × K arms: contexts (n, d), rewards 0 to 1 and costs in USD (n, K)."""
+def cycles_per_s(system: System, stream: Stream) -> float:
+    """Decide and learn one by one: cycles per second of CPU time."""
+    rewards, costs, contexts = stream.rewards.tolist(), stream.costs.tolist(), list(stream.contexts)
 
-    contexts: FloatArray
-    rewards: FloatArray
-    costs: FloatArray
+    def run(first: int, last: int) -> None:
+        for number in range(first, last):
+            x = contexts[number]
+            arm = system.decide(x)
+            system.learn(arm, x, rewards[number][arm], costs[number][arm])
 
-    @property
-    def allowed_usd(self) -> float:
-        """Mean cost of a query under the budget."""
-        return BUDGET_SHARE * float(self.costs.mean(axis=0).max())
-
-
-def make_stream(count: int, arms: int, seed: int) -> Stream:
-    """Linear mean rewards with noise; costs that spread sixtyfold, log-normal within an arm."""
-    generator = np.random.default_rng(7)  # the arms are the same for every seed
-    theta = 0.15 * generator.standard_normal((arms, DIMENSION - 1))
-    level, price = np.linspace(0.5, 0.8, arms), 1e-4 * np.geomspace(1, 60, arms)
-    generator = np.random.default_rng(seed)
-    directions = generator.standard_normal((count, DIMENSION - 1))
-    directions /= np.linalg.norm(directions, axis=1)[:, None]
-    chance = np.clip(level + directions @ theta.T, 0.02, 0.98)
-    rewards = (generator.random((count, arms)) < chance).astype(np.float64)
-    costs = price * np.exp(0.4 * generator.standard_normal((count, arms)))
-    return Stream(np.hstack([directions, np.ones((count, 1))]), rewards, costs)
-
-
-def make_prior(known: Stream, *, warm: bool) -> Prior:
-    """What the router starts from: all scores of `known`, or only its mean costs."""
-    count, arms = known.rewards.shape
-    models = tuple(f"arm-{k}" for k in range(arms))
-    projection = Projection("benchmark", np.zeros(DIMENSION - 1), np.eye(DIMENSION - 1))
-    means = dict(zip(models, known.costs.mean(axis=0).tolist(), strict=True))
-    if not warm:
-        return Prior("none", projection, known.contexts[:400], models, mean_costs=means)
-    learned = [ArmStatistics(Moments.of(known.contexts, r), Moments.zeros(DIMENSION)) for r in known.rewards.T]
-    priced = [Moments.of(known.contexts, np.log(c)) for c in known.costs.T]
-    return Prior(
-        "table", projection, known.contexts[:400], models, dict(zip(models, learned, strict=True)),
-        log_costs=dict(zip(models, priced, strict=True)), mean_costs=means,
-    )  # fmt: skip
-
-
-class PilotRouter:
-    """Our router as `pilot evaluate` runs it: one user's window with a budget, settled after every call."""
-
-    def __init__(self, prior: Prior, limit_usd: float, queries: int, options: RouterOptions) -> None:
-        self._router = Router(prior, options)
-        self._router.set_arms([Arm(model) for model in prior.models])
-        self._number = {model: k for k, model in enumerate(prior.models)}
-        self._limit, self._planned = to_nanos(limit_usd), queries
-        self._settled = self._reserved = self._expected = self._queries = 0
-
-    def decide(self, x: FloatArray) -> int:
-        """The number of an arm for a context of shape (d,)."""
-        number = self._queries
-        account = Account(
-            self._limit, self._settled, self._reserved, self._expected, number, min(number / self._planned, 1.0)
-        )
-        request = Request(str(number), x, text_bytes=400, user_id="user")
-        self._verdict = verdict = self._router.decide(request, account)
-        self._queries += 1
-        self._hold(verdict, 1)
-        return 0 if verdict.model is None else self._number[verdict.model]
-
-    def learn(self, arm: int, x: FloatArray, reward: float, cost_usd: float) -> None:  # noqa: ARG002 - the verdict knows
-        """Settle the money and learn both outcomes of the decision just made."""
-        verdict = self._verdict
-        if verdict.model is None:
-            return
-        self._hold(verdict, -1)
-        self._settled += to_nanos(cost_usd)
-        self._router.observe(verdict.model, x, reward, cost_usd, to_usd(verdict.predicted_cost_nanos or 0))
-
-    def _hold(self, verdict: Verdict, sign: int) -> None:
-        self._reserved += sign * (verdict.reservation_nanos or 0)
-        self._expected += sign * (verdict.estimated_cost_nanos or 0)
-
-
-def cycles_per_s(system: Rival, stream: Stream) -> float:
-    """Decide and learn one by one, in CPU time."""
-    rewards, costs = stream.rewards.tolist(), stream.costs.tolist()
-    contexts = list(stream.contexts)
-    for number in range(WARM_UP):
-        _cycle(system, contexts[number], rewards[number], costs[number])
+    run(0, WARM_UP)
     began = time.thread_time()
-    for x, reward, cost in zip(contexts[WARM_UP:], rewards[WARM_UP:], costs[WARM_UP:], strict=True):
-        arm = system.decide(x)
-        system.learn(arm, x, reward[arm], cost[arm])
+    run(WARM_UP, len(contexts))
     return (len(contexts) - WARM_UP) / (time.thread_time() - began)
 
 
-def _cycle(system: Rival, x: FloatArray, reward: list[float], cost: list[float]) -> None:
-    arm = system.decide(x)
-    system.learn(arm, x, reward[arm], cost[arm])
+def batch_cycles_per_s(system: Batches, stream: Stream) -> float:
+    """The same in batches of `BATCH`."""
+    starts = range(0, len(stream.contexts) - BATCH + 1, BATCH)
+    began = time.thread_time()
+    for start in starts:
+        part = slice(start, start + BATCH)
+        system.cycle(stream.contexts[part], stream.rewards[part], stream.costs[part])
+    return len(starts) * BATCH / (time.thread_time() - began)
+
+
+def decide_times(system: System, stream: Stream) -> np.ndarray:
+    """CPU time in µs of every decision of the stream."""
+    times = []
+    for x, reward, cost in zip(stream.contexts, stream.rewards, stream.costs, strict=True):
+        began = time.thread_time_ns()
+        arm = system.decide(x)
+        times.append(time.thread_time_ns() - began)
+        system.learn(arm, x, float(reward[arm]), float(cost[arm]))
+    return np.array(times[WARM_UP:]) / 1e3
+
+
+def makers(arms: int, stream: Stream, known: Stream) -> dict[str, Callable[[], System]]:
+    """One by one systems by name, as fresh as they are asked for."""
+    limit, queries = stream.allowed_usd * len(stream.contexts), len(stream.contexts)
+    warm, cold = make_prior(known, warm=True), make_prior(known, warm=False)
+    options = RouterOptions(costs="table", open_decisions=False)
+    short = RouterOptions(costs="table", open_decisions=False, detail="chosen")
+    found: dict[str, Callable[[], System]] = {
+        OURS: lambda: PilotRouter(warm, limit, queries, options),
+        f"{OURS}, no candidates": lambda: PilotRouter(warm, limit, queries, short),
+        f"{OURS}, cold, open decisions": lambda: PilotRouter(cold, limit, queries, RouterOptions(costs="table")),
+    }
+    if not missing(["pareto_bandit"]):
+        from systems.paretobandit import ParetoBandit
+
+        means = known.costs.mean(axis=0)
+        found[REFERENCE] = lambda: ParetoBandit(means, stream.allowed_usd, DIMENSION)
+    from systems.libraries import MabwiserLinUcb, PlainLoop, RiverLinUcb
+
+    if not missing(["river"]):
+        found["river LinUCBDisjoint"] = lambda: RiverLinUcb(arms)
+    if not missing(["mabwiser"]):
+        found["MABWiser LinUCB"] = lambda: MabwiserLinUcb(arms, stream.contexts)
+    found["plain NumPy Sherman-Morrison"] = lambda: PlainLoop(arms, DIMENSION)
+    return found
+
+
+def measure(arms: int, repetitions: int, queries: int) -> dict[str, list[float]]:
+    """Cycles a second by system, one value a repetition; the systems take turns."""
+    figures: dict[str, list[float]] = defaultdict(list)
+    known = make_stream(1_000, arms, seed=0)
+    for repetition in range(repetitions):
+        stream = make_stream(queries, arms, seed=repetition + 1)
+        few = Stream(stream.contexts[:FEW], stream.rewards[:FEW], stream.costs[:FEW])
+        for name, make in makers(arms, stream, known).items():
+            slow = name.startswith(("river", "MABWiser"))
+            figures[name].append(cycles_per_s(make(), few if slow else stream))
+        batches = Batches(make_prior(known, warm=True), stream.allowed_usd * queries, queries)
+        figures[f"{OURS}'s models, batches of {BATCH}"].append(batch_cycles_per_s(batches, stream))
+    return figures
+
+
+def show(figures: dict[int, dict[str, list[float]]], console: Console) -> None:
+    """Medians, and how many times as fast as ParetoBandit, for each number of arms."""
+    table = Table(title=f"decide + learn cycles per CPU second, d = {DIMENSION}, median (× {REFERENCE})")
+    table.add_column("system", no_wrap=True)
+    for arms in figures:
+        table.add_column(f"K = {arms}", justify="right", no_wrap=True)
+    for name in next(iter(figures.values())):
+        cells = []
+        for measured in figures.values():
+            speed = float(np.median(measured[name]))
+            ratio = speed / float(np.median(measured[REFERENCE])) if REFERENCE in measured else None
+            cells.append(f"{speed:,.0f}" + ("" if ratio is None else f" ({ratio:.2f}×)"))
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def show_decisions(arms: int, queries: int, console: Console) -> None:
+    """Percentiles of the time of one decision."""
+    stream, known = make_stream(queries, arms, seed=1), make_stream(1_000, arms, seed=0)
+    table = Table(title=f"CPU time of one decision in µs, K = {arms}")
+    for column in ("system", "p50", "p95", "p99"):
+        table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
+    for name, make in makers(arms, stream, known).items():
+        if not name.startswith(("river", "MABWiser")):
+            p50, p95, p99 = np.percentile(decide_times(make(), stream), [50, 95, 99])
+            table.add_row(name, f"{p50:.1f}", f"{p95:.1f}", f"{p99:.1f}")
+    console.print(table)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--queries", type=int, default=QUERIES)
+    parser.add_argument("--arms", type=int, nargs="+", default=ARMS)
+    arguments = parser.parse_args()
+    console = Console(width=140)
+    with threadpool_limits(1):
+        figures = {arms: measure(arms, arguments.repetitions, arguments.queries) for arms in arguments.arms}
+        show(figures, console)
+        show_decisions(arguments.arms[len(arguments.arms) // 2], arguments.queries, console)
+
+
+if __name__ == "__main__":
+    main()

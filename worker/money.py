@@ -7,6 +7,7 @@ that adds the same amounts in another order ends at the same balance.
 from __future__ import annotations
 
 NANOS_PER_USD = 1_000_000_000
+_MOST_NANOS = 2**63 - 1
 
 
 def to_nanos(usd: float) -> int:
@@ -16,6 +17,11 @@ def to_nanos(usd: float) -> int:
         ValueError, OverflowError: for NaN and infinity.
     """
     return round(usd * NANOS_PER_USD)
+
+
+def saturated(nanos: int) -> int:
+    """A sum as state can keep it, in 64 bits: nonsense that is reported for years must not stop a worker."""
+    return max(-_MOST_NANOS, min(nanos, _MOST_NANOS))
 
 
 def to_usd(nanos: int) -> float:

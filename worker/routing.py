@@ -34,7 +34,10 @@ def prior(settings: Settings) -> Prior:
     Raises:
         UsageError: the file is missing, damaged or of another version.
     """
-    artefact = load_prior(settings.prior)
+    try:
+        artefact = load_prior(settings.prior)
+    except UsageError as error:
+        raise UsageError(f"PILOT_PRIOR: {error}") from None
     return as_published(artefact) if settings.preset == "paper" else artefact
 
 

@@ -28,7 +28,7 @@ from worker.kafka.listing import budgets_with_spend, models_with_learning
 from worker.settings import Settings
 
 T = TypeVar("T")
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 Row = dict[str, Any]
 
 PATIENCE_S = 30.0
@@ -36,6 +36,7 @@ READY_S = 90.0
 STOP_S = 20.0
 LARGEST_FETCH = 16 * 1024 * 1024
 NOBODY = "a model that nobody has"
+ENCODER_LOADING = "the encoder is loading"
 EMBEDDING = [round(float(x), 6) for x in np.random.default_rng(7).standard_normal(384)]
 _POLL_S = 0.02
 
@@ -272,12 +273,14 @@ class WorkerProcess:
         finally:
             connection.close()
 
-    def ready(self) -> None:
-        """Wait for `/readyz`."""
+    def ready(self, *, for_text: bool = True) -> None:
+        """Wait for `/readyz`; who sends no text need not wait until the encoder is loaded."""
 
         def answered() -> bool:
             assert self.process.poll() is None, self.said()
-            return self.get("/readyz")[0] == 200
+            status, body = self.get("/readyz")
+            missing = json.loads(body)["reasons"] if status else [ENCODER_LOADING]
+            return status == 200 or (not for_text and status == 503 and missing == [ENCODER_LOADING])
 
         until(answered, f"ready: {self.log}", READY_S)
 
@@ -363,7 +366,7 @@ def deployed(
         worker = WorkerProcess(settings, folder / "worker.log")
         try:
             if models:
-                worker.ready()
+                worker.ready(for_text=False)
             yield Deployment(settings, client, worker, folder)
         finally:
             worker.stop()

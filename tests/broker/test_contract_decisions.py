@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,22 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 
-from tests.broker.support import EMBEDDING, NOBODY, Deployment, Row, unique
+from tests.broker.support import EMBEDDING, NOBODY, Deployment, Row, unique, until
 
 ENABLED = ["large", "narrow", "small"]
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "decision.schema.json").read_text())
+PUBLIC_METRICS = {
+    "pilot_queries_total",
+    "pilot_decisions_total",
+    "pilot_decision_latency_seconds_bucket",
+    "pilot_feedback_total",
+    "pilot_dead_letters_total",
+    "pilot_cost_usd_total",
+    "pilot_baseline_cost_usd_total",
+    "pilot_model_observations",
+    "pilot_consumer_lag",
+    "pilot_last_commit_timestamp_seconds",
+}
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -141,7 +154,7 @@ def test_text_counts_a_token_every_four_bytes(standard: Deployment) -> None:
 
 def test_headers_are_copied(standard: Deployment) -> None:
     """The headers of a query record are on its decision, in order, repeated names and bytes included."""
-    headers = [("traceparent", b"00-abc"), ("reply", b"\xff\x00"), ("reply", b"again"), ("empty", b"")]
+    headers = [("traceparent", b"00-abc"), ("reply", b"\xff\x00"), ("reply", b"again"), ("empty", b""), ("null", None)]
 
     query_id, _ = standard.client.query("ann", headers=headers)
 
@@ -271,7 +284,8 @@ def test_aborted_transactions_are_not_decided(standard: Deployment) -> None:
 def test_decisions_are_counted(standard: Deployment) -> None:
     """A decision counts once, with its latency, its estimated cost and what the best model would have cost."""
     worker = standard.worker
-    before = {name: worker.metric(name) for name in ("pilot_baseline_cost_usd_total", "pilot_cost_usd_total")}
+    names = ("pilot_baseline_cost_usd_total", "pilot_cost_usd_total")
+    before = [worker.metric(name) for name in names]
     labels = {"model": "small", "policy": "pacing", "status": "routed"}
     with (
         worker.counted("pilot_queries_total", outcome="routed"),
@@ -280,9 +294,23 @@ def test_decisions_are_counted(standard: Deployment) -> None:
     ):
         decision = standard.client.decide("ann", models=["small"])
 
-    spent = worker.metric("pilot_cost_usd_total") - before["pilot_cost_usd_total"]
-    assert spent == pytest.approx(decision["estimated_cost_usd"])
-    assert worker.metric("pilot_baseline_cost_usd_total") - before["pilot_baseline_cost_usd_total"] == pytest.approx(spent)
+    # Only one model was allowed, so it is the best one too.
+    added = [worker.metric(name) - value for name, value in zip(names, before, strict=True)]
+    assert added == pytest.approx([decision["estimated_cost_usd"]] * 2)
+
+
+def test_public_metrics_are_served(standard: Deployment) -> None:
+    """Every metric that others may rely on has samples once there was traffic; commits and lag are up to date."""
+    user, query_id = unique("user"), standard.client.route("ann", "small")
+    standard.client.settle("ann", query_id, cost_usd=0.001, reward=1)
+    standard.client.letters(standard.client.send("feedback", user.encode(), b"{"))
+
+    text = standard.worker.get("/metrics")[1]
+
+    samples = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    assert samples >= PUBLIC_METRICS
+    assert standard.worker.metric("pilot_last_commit_timestamp_seconds") == pytest.approx(time.time(), abs=60)
+    until(lambda: standard.worker.metric("pilot_consumer_lag") == 0)
 
 
 def _query(user: str, query_id: str) -> bytes:

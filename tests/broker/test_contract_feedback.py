@@ -20,7 +20,9 @@ def money(account: Row | None) -> tuple[float, float, float]:
 
 
 @contextmanager
-def learning(standard: Deployment, model: str, observations: int = 0, reward: float = 0, costs: int = 0) -> Iterator[None]:
+def learning(
+    standard: Deployment, model: str, observations: int = 0, reward: float = 0, costs: int = 0
+) -> Iterator[None]:
     """What happens inside teaches the model exactly this."""
     before = standard.client.learned(model)
     yield

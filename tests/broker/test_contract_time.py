@@ -48,9 +48,7 @@ def account(client: Client, user: str) -> Row:
 
 def fresh_window(client: Client, user: str) -> Row:
     """The user's account early in a window: what follows within three seconds lies in it too."""
-    return until(
-        lambda: found if time.time() - seconds((found := account(client, user))["window_start"]) < 2 else None
-    )
+    return until(lambda: found if time.time() - seconds((found := account(client, user))["window_start"]) < 2 else None)
 
 
 def next_window(client: Client, user: str, before: str) -> Row:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where logs and broker data stay; default: a temporary one")
     options = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # every broker kill would fill pages
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that workers and broker are stopped
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,6 +45,7 @@ def _one(seed: int, options: argparse.Namespace, broker: LocalBroker, folder: Pa
     plan = Plan(
         seed, kinds, workers=rng.choice([2, 2, 3]), rate=rng.choice([25.0, 50.0]),
         pause_s=rng.choice([(0.5, 3.0), (3.0, 10.0), (8.0, 16.0)]), park_s=rng.choice([20.0, 300.0]),
+        reserve=rng.choice(["quantile", "worst_case"]),
     )  # fmt: skip
     result = asyncio.run(run(plan, broker, folder))
     _report(result)

@@ -10,9 +10,14 @@ from typing import Any
 from tests.chaos.evidence import SOURCES
 
 MODELS: dict[str, dict[str, Any]] = {
-    "small": {"input_usd_per_mtok": 0.1, "output_usd_per_mtok": 0.4, "expected_output_tokens": 100},
-    "medium": {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0, "request_usd": 0.0001},
-    "large": {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 40.0, "tags": ["clever"]},
+    "small": {
+        "input_usd_per_mtok": 0.1,
+        "output_usd_per_mtok": 0.4,
+        "expected_output_tokens": 100,
+        "max_output_tokens": 2000,
+    },
+    "medium": {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0, "request_usd": 0.0001, "max_output_tokens": 1000},
+    "large": {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 40.0, "tags": ["clever"], "max_output_tokens": 1000},
 }
 USERS = 40
 LIMITS_USD = {f"user-{number}": 0.1 for number in range(1, 21)}  # the others have no budget

@@ -23,6 +23,7 @@ from worker.core.shard import Shard, ShardKey
 from worker.core.statistics import ArmStatistics
 from worker.kafka.compacted import Record
 from worker.kafka.partitioning import partition_of
+from worker.money import to_usd
 from worker.stream import codecs
 
 TOLERANCE = 1e-9
@@ -34,7 +35,7 @@ def violations(evidence: Evidence) -> list[str]:
     reading = read(evidence)
     wanted = derive(evidence, reading)
     return [
-        *_decisions(wanted, reading),
+        *_decisions(evidence, wanted, reading),
         *_arbiter(wanted, reading),
         *_spend(evidence, wanted, reading),
         *_arms(evidence, wanted, reading),
@@ -43,7 +44,7 @@ def violations(evidence: Evidence) -> list[str]:
     ]
 
 
-def _decisions(wanted: Expectation, reading: Reading) -> Iterator[str]:
+def _decisions(evidence: Evidence, wanted: Expectation, reading: Reading) -> Iterator[str]:
     for key in wanted.cases.keys() | reading.decisions.keys():
         case, copies = wanted.cases.get(key), reading.decisions.get(key, [])
         if case is None:
@@ -51,10 +52,10 @@ def _decisions(wanted: Expectation, reading: Reading) -> Iterator[str]:
         elif not copies:
             yield f"{key} was asked at {case.partition}/{case.offset} and never decided"
         else:
-            yield from _answers(case, copies)
+            yield from _answers(evidence, case, copies, reading.pending.get(key, Pending()))
 
 
-def _answers(case: Case, copies: list[Record]) -> Iterator[str]:
+def _answers(evidence: Evidence, case: Case, copies: list[Record], held: Pending) -> Iterator[str]:
     if len({copy.value for copy in copies}) > 1:
         yield f"{case.key} was decided in {len({copy.value for copy in copies})} ways"
     decision = orjson.loads(copies[0].value or b"{}")
@@ -73,6 +74,16 @@ def _answers(case: Case, copies: list[Record]) -> Iterator[str]:
     if decision["metadata"] != asked.get("metadata"):
         yield f"{case.key}: metadata is {decision['metadata']}, must be {asked.get('metadata')}"
     yield from _budget(case, decision["budget"])
+    if evidence.settings.reserve == "worst_case" and decision["status"] == "routed":
+        yield from _overdrawn(case, decision["budget"], held)
+
+
+def _overdrawn(case: Case, budget: dict[str, Any] | None, held: Pending) -> Iterator[str]:
+    """A decision never takes more than is left; only an early cost above its bound, settled with it, may."""
+    early = held.money is not None and held.money.event.source is Source.QUERY
+    beyond = max(0, held.money.nanos - held.reservation) if early and held.money is not None else 0
+    if budget is not None and budget["remaining_usd"] + to_usd(beyond) < -TOLERANCE:
+        yield f"{case.key}: was decided {-budget['remaining_usd']} USD above the limit"
 
 
 def _budget(case: Case, budget: dict[str, Any] | None) -> Iterator[str]:

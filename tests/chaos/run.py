@@ -21,7 +21,7 @@ from tests.chaos.traffic import Client
 from worker.errors import OperationFailed
 from worker.kafka import topics
 from worker.kafka.publish import publish
-from worker.settings import Settings
+from worker.settings import ReserveMode, Settings
 
 PARTITIONS = 4
 QUIET_TIMEOUT_S = 120.0
@@ -42,6 +42,7 @@ class Plan:
     rate: float = 40.0
     pause_s: tuple[float, float] = (3.0, 6.0)
     park_s: float = 300.0
+    reserve: ReserveMode = "quantile"
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ async def run(plan: Plan, broker: LocalBroker, folder: Path) -> Result:
     settings = Settings(
         bootstrap_servers=broker.address, topic_prefix=f"chaos{plan.seed}-{time.time_ns()}.", data_dir=folder,
         budget_window_s=WINDOW_S, session_timeout_s=SESSION_TIMEOUT_S, park_s=plan.park_s,
+        reserve=plan.reserve,
     )  # fmt: skip
     await _prepare(settings)
     fleet = _fleet(plan, settings, broker, folder)
@@ -105,6 +107,7 @@ def _fleet(plan: Plan, settings: Settings, broker: LocalBroker, folder: Path) ->
         "PILOT_BUDGET_WINDOW_S": str(settings.budget_window_s),
         "PILOT_SESSION_TIMEOUT_S": str(settings.session_timeout_s),
         "PILOT_PARK_S": str(settings.park_s),
+        "PILOT_RESERVE": settings.reserve,
     }
     prefix = settings.application_id
     names = [f"worker-{number}" for number in range(1, plan.workers + 1)]
@@ -134,7 +137,11 @@ async def _quiet(settings: Settings, client: Client, traffic: asyncio.Task[None]
 
 async def _stop(fleet: Fleet) -> Counter[int]:
     everyone = [*fleet.workers, fleet.guest]
-    await asyncio.gather(*(worker.stop() for worker in everyone))
+    running = [worker for worker in everyone if worker.kept]
+    codes = await asyncio.gather(*(worker.stop() for worker in running))
+    for worker, code in zip(running, codes, strict=True):
+        if code != 0:
+            fleet.notes.append(f"{worker.name} did not leave cleanly at the end: {code}")
     return Counter(code for worker in everyone for code in worker.exits)
 
 

@@ -31,9 +31,8 @@ class LocalBroker:
 
     @classmethod
     def start(cls, data_dir: Path) -> LocalBroker:
-        broker = cls(data_dir, local.free_port())
-        broker.restart()
-        return broker
+        address = local.start(0, data_dir)
+        return cls(data_dir, int(address.rpartition(":")[2]))
 
     @property
     def address(self) -> str:

@@ -12,6 +12,7 @@ from tests.chaos.faults import KINDS, draw
 from tests.chaos.run import Plan, Result, run
 from tests.chaos.supervisor import LocalBroker
 
+PAUSE_S = (1.0, 4.0)
 INSIDE = ("within", "kill", "between", "terminate")
 AROUND = ("join", "freeze", "broker", "leave")
 
@@ -30,6 +31,7 @@ def test_client_shows_everything(calm: Result) -> None:
         "bad feedback", "in a transaction", "aborted",
     }  # fmt: skip
     assert {kind for kind, count in calm.sent.items() if count} == kinds
+    assert any(b'"text"' in (query.value or b"") for query in calm.evidence.queries)
     codes = {dict(letter.headers)["pilot.error.code"].decode() for letter in calm.evidence.letters}
     assert codes == {
         "invalid_json", "invalid_event", "invalid_key", "wrong_partition", "invalid_embedding", "unknown_query",
@@ -37,10 +39,14 @@ def test_client_shows_everything(calm: Result) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("seed", "kinds"), [(11, INSIDE), (12, AROUND)])
-def test_exact(seed: int, kinds: tuple[str, ...], killable: LocalBroker, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "plan",
+    [Plan(11, INSIDE, pause_s=PAUSE_S, reserve="worst_case"), Plan(12, AROUND, pause_s=PAUSE_S, park_s=20.0)],
+    ids=["inside", "around"],
+)
+def test_exact(plan: Plan, killable: LocalBroker, tmp_path: Path) -> None:
     """Whatever dies, freezes, joins or leaves: every query is decided once and every feedback counts once."""
-    result = asyncio.run(run(Plan(seed, kinds), killable, tmp_path))
+    result = asyncio.run(run(plan, killable, tmp_path))
     assert result.violations == []
     assert result.notes == []
     assert None not in result.recovered_s

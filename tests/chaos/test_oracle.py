@@ -118,6 +118,19 @@ class TestDecisions:
         evidence.decisions[5] = replace(record, partition=(record.partition + 1) % evidence.partitions)
         _noticed(evidence, "another partition")
 
+    def test_overdrawn(self, calm: Result) -> None:
+        """A decision above the limit is noticed where `worst_case` promises that there is none."""
+        evidence = calm.evidence.copy()
+        evidence.settings = evidence.settings.model_copy(update={"reserve": "worst_case"})
+        place = next(
+            place for place, record in enumerate(evidence.decisions)
+            if _decided(record)["model"] and _decided(record)["budget"]
+        )  # fmt: skip
+        decision = _decided(evidence.decisions[place])
+        decision["budget"]["remaining_usd"] = -1e-6
+        _put(evidence.decisions, place, json.dumps(decision).encode())
+        _noticed(evidence, "above the limit")
+
 
 class TestArbiter:
     @pytest.mark.parametrize("part", ["money", "reward", "tokens"])

@@ -52,7 +52,7 @@ class Lane:
                 lookup=lookup,
             )
         self.pending[offset] = before
-        effects.apply(self.journal, 0, "user", before, event)
+        effects.apply(self.journal, 0, "user", before, event, rewarding=True)
 
     def feedback(self, offset: int) -> None:
         about, said = self.world.feedback[offset]
@@ -62,7 +62,7 @@ class Lane:
             return
         event = Event(Source.FEEDBACK, offset)
         self.pending[about], _ = feed(before, said, event, 0, lookup)
-        effects.apply(self.journal, 0, "user", self.pending[about], event)
+        effects.apply(self.journal, 0, "user", self.pending[about], event, rewarding=True)
 
     def replay(self, queries: int, feedback: int, order: list[bool]) -> None:
         """Both logs from these offsets to their ends, interleaved as `order` says (True: a query)."""

@@ -187,7 +187,8 @@ class _LearnedCost:
 
     def _outcomes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean (before bias) and quantile of the outcome: (K,) or (n, K)."""
-        mean = np.exp(np.minimum(x.dot(self._ridge.theta.T), _LOG_LIMIT))
+        logs = x.dot(self._ridge.theta.T)
+        mean = np.exp(np.minimum(logs, _LOG_LIMIT, out=logs), out=logs)
         return mean, mean * self._rise
 
 

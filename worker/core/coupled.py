@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.core.downdate import downdate
+from worker.core.downdate import downdate
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 

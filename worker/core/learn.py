@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from worker.core.statistics import ArmStatistics
 from worker.core.verdict import FloatArray
+from worker.money import saturated
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ def learn(statistics: ArmStatistics, lesson: Lesson) -> None:
     if lesson.cost_nanos is not None:
         statistics.costs_settled += 1
         if lesson.predicted_nanos is not None:
-            statistics.cost_true_nanos += lesson.cost_nanos
-            statistics.cost_predicted_nanos += lesson.predicted_nanos
+            statistics.cost_true_nanos = saturated(statistics.cost_true_nanos + lesson.cost_nanos)
+            statistics.cost_predicted_nanos = saturated(statistics.cost_predicted_nanos + lesson.predicted_nanos)
     statistics.errors += lesson.failed
 
 

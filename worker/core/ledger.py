@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from worker.core.fence import Event, Fence, Source
 from worker.core.lifecycle import Pending
 from worker.core.verdict import History
+from worker.money import saturated
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def apply_query(spend: Spend, pending: Pending, event: Event) -> Spend:
     if money is None or (money.source is Source.FEEDBACK and not spend.fence.contains(money.event)):
         return _hold(counted, pending, sign=1)
     if money.source is Source.QUERY:
-        return replace(counted, settled=counted.settled + money.nanos)
+        return replace(counted, settled=saturated(counted.settled + money.nanos))
     return counted
 
 
@@ -50,7 +51,7 @@ def apply_feedback(spend: Spend, pending: Pending, event: Event) -> Spend:
     money = pending.money
     if money is None or money.event != event or spend.fence.contains(event):
         return spend
-    settled = replace(spend, settled=spend.settled + money.nanos, fence=spend.fence.raised(event))
+    settled = replace(spend, settled=saturated(spend.settled + money.nanos), fence=spend.fence.raised(event))
     reserved_here = spend.fence.contains(pending.event)
     return _hold(settled, pending, sign=-1) if reserved_here else settled
 
@@ -58,8 +59,8 @@ def apply_feedback(spend: Spend, pending: Pending, event: Event) -> Spend:
 def _hold(spend: Spend, pending: Pending, sign: int) -> Spend:
     return replace(
         spend,
-        reserved=spend.reserved + sign * pending.reservation,
-        expected=spend.expected + sign * pending.expected,
+        reserved=saturated(spend.reserved + sign * pending.reservation),
+        expected=saturated(spend.expected + sign * pending.expected),
     )
 
 

@@ -26,9 +26,9 @@ ALPHA = 0.3  # the paper chose its α on tuning data and does not say which
 _BUCKET = b"bucket"
 
 
-def teaches(query_id: str, learning_share: float) -> bool:
-    """Whether a query belongs to the learning bucket; only rewards of these are learned."""
-    return uniforms(query_id, _BUCKET)[0] < learning_share
+def teaches(query_id: str, learning_share: float | None) -> bool:
+    """Whether a query belongs to the learning bucket; only rewards of these are learned. None: all do."""
+    return learning_share is None or uniforms(query_id, _BUCKET)[0] < learning_share
 
 
 def as_published(prior: Prior) -> Prior:

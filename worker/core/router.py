@@ -231,8 +231,7 @@ class Router:
 
     def _explores(self, query_id: str) -> bool:
         """Whether this query gets a bonus: all do, none after `freeze`, or those of the learning bucket."""
-        share = self.options.learning_share
-        return not self._frozen and (share is None or teaches(query_id, share))
+        return not self._frozen and teaches(query_id, self.options.learning_share)
 
     def _weigh(self, request: Request, limited: Account | None, tokens: float, bounds: Nanos | None) -> Weighed:
         mean, deviation = self._beliefs.rewards.score(request.context)

@@ -9,7 +9,7 @@ from worker.core.arms import Arm
 from worker.core.costs import CostEstimate
 from worker.core.eligibility import EXCLUSIONS, Codes, Nanos
 from worker.core.verdict import Candidate, FloatArray, Verdict
-from worker.money import to_nanos
+from worker.money import NANOS_PER_USD, to_nanos
 
 
 class Weighed(NamedTuple):
@@ -23,10 +23,14 @@ class Weighed(NamedTuple):
 
     def candidates(self, arms: Sequence[Arm]) -> tuple[Candidate, ...]:
         """Every arm as this query saw it."""
-        models = [arm.model for arm in arms]
-        costs = map(to_nanos, self.estimate.expected.tolist())
-        excluded = map(EXCLUSIONS.__getitem__, self.codes.tolist())
-        columns = zip(models, self.mean.tolist(), self.deviation.tolist(), costs, excluded, strict=True)
+        columns = zip(
+            [arm.model for arm in arms],
+            self.mean.tolist(),
+            self.deviation.tolist(),
+            [round(usd * NANOS_PER_USD) for usd in self.estimate.expected.tolist()],
+            [EXCLUSIONS[code] for code in self.codes.tolist()],
+            strict=True,
+        )
         return tuple(map(Candidate._make, columns))
 
     def routed(

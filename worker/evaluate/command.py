@@ -142,7 +142,9 @@ def _show(document: dict[str, Any]) -> None:
 
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
+    if not console.is_terminal:
+        console.print("encoding and replaying; on a terminal this shows its progress")
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _splits(path: Path, table: Table, columns: Columns, options: dict[str, Any], console: Console) -> Sequence[Split]:

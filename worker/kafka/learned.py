@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from worker.core.prior import Prior, PriorError, default_prior
+from worker import routing
 from worker.core.shard import Shard, ShardError, ShardKey
 from worker.core.statistics import ArmStatistics, StatisticsError
-from worker.errors import OperationFailed, UsageError
+from worker.errors import OperationFailed
 from worker.kafka.compacted import latest
 from worker.settings import Settings
 
@@ -17,7 +17,7 @@ async def read_statistics(settings: Settings) -> dict[str, ArmStatistics]:
         OperationFailed: no broker, no such topic, or shards of another version.
         UsageError: the prior cannot be read.
     """
-    fingerprint = _fingerprint(settings)
+    fingerprint = routing.prior(settings).fingerprint
     topic = settings.changelog("arms")
     sums: dict[str, ArmStatistics] = {}
     for key, record in (await latest(settings, topic)).items():
@@ -33,11 +33,3 @@ async def read_statistics(settings: Settings) -> dict[str, ArmStatistics]:
         else:
             sums[shard.model] = statistics
     return sums
-
-
-def _fingerprint(settings: Settings) -> str:
-    try:
-        prior = default_prior() if settings.prior is None else Prior.load(settings.prior)
-    except PriorError as error:
-        raise UsageError(f"PILOT_PRIOR: {error}") from None
-    return prior.fingerprint

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import faust
 from faust.transport.drivers import aiokafka as driver
 
+from worker import routing
 from worker.core.prior import Prior
-from worker.core.router import Router, RouterOptions
+from worker.core.router import Router
 from worker.encode import AsyncEncoder, CachedEncoder, SentenceEncoder
 from worker.errors import ExitCode, UsageError, WorkerMustStop
 from worker.kafka.compacted import Follower
@@ -115,7 +116,9 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
 
     tenure = Tenure(lease, thread, lambda: State(tables.load_pending, tables.load_spend, tables.load_shard))
     lane = Lane(tenure.journal, tables, _LateDelivery(app), tenure)
-    router = Router(prior, router_options(settings))
+    # What the best model would have cost is counted from the candidates, told or not.
+    options = replace(routing.options(settings), detail="full")
+    router = Router(prior, options)
 
     def on_bad(topic: str, offset: int, reason: str) -> None:
         observer.observe(records.ControlRecordSkipped(topic, offset, reason))
@@ -132,11 +135,13 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     )  # fmt: skip
     query_handler = RouteHandler(
         settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, router=router,
-        projection=prior.projection, encoder=encoder, catalog=catalog, budgets=budgets, observer=observer,
+        projection=prior.projection, encoder=encoder, catalog=catalog, budgets=budgets,
+        learning_share=options.learning_share, observer=observer,
     )  # fmt: skip
     feedback_handler = SettleHandler(
-        settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, catalog=catalog, observer=observer
-    )
+        settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, catalog=catalog,
+        learning_share=options.learning_share, observer=observer,
+    )  # fmt: skip
     gate = asyncio.Event()
     route: Intake[Any] = Intake(tenure, lane, gate, query_handler.prepare, query_handler.handle)
     settle: Intake[Any] = Intake(tenure, lane, gate, feedback_handler.prepare, feedback_handler.handle)
@@ -160,19 +165,6 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
         catalog,
         encoder,
         gate,
-    )
-
-
-def router_options(settings: Settings) -> RouterOptions:
-    """The settings that decisions depend on."""
-    return RouterOptions(
-        policy=settings.policy,
-        alpha=settings.alpha,
-        exploration_rate=settings.exploration_rate,
-        reserve=settings.reserve,
-        reserve_quantile=settings.reserve_quantile,
-        fallback=settings.fallback,
-        quality_floor=settings.quality_floor,
     )
 
 

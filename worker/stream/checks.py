@@ -10,7 +10,6 @@ from worker.events import Feedback, Query
 from worker.kafka.partitioning import partition_of
 from worker.stream.batch import SourceRecord
 
-
 MAX_FEEDBACK_HEADER_BYTES = 64 * 1024
 
 

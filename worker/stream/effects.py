@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from worker.core import ledger
 from worker.core.fence import Event, Source
 from worker.core.ledger import Spend
@@ -12,9 +14,14 @@ from worker.stream.batch import Journal
 from worker.stream.state import SpendKey
 
 
-def apply(journal: Journal, partition: int, user_id: str, pending: Pending, event: Event) -> Spend:
-    """Write what the arbiter says this event contributes, unless it is contained; the user's window after it."""
-    _teach(journal, partition, pending, event)
+def apply(
+    journal: Journal, partition: int, user_id: str, pending: Pending, event: Event, *, rewarding: bool = True
+) -> Spend:
+    """Write what the arbiter says this event contributes, unless it is contained; the user's window after it.
+
+    `rewarding` False: the query belongs to the traffic whose rewards are not learned (preset `paper`).
+    """
+    _teach(journal, partition, pending, event, rewarding=rewarding)
     key = SpendKey(user_id, pending.window)
     before = journal.state.spend.get(partition, key) or Spend()
     effect = ledger.apply_query if event.source is Source.QUERY else ledger.apply_feedback
@@ -24,11 +31,11 @@ def apply(journal: Journal, partition: int, user_id: str, pending: Pending, even
     return after
 
 
-def _teach(journal: Journal, partition: int, pending: Pending, event: Event) -> None:
+def _teach(journal: Journal, partition: int, pending: Pending, event: Event, *, rewarding: bool) -> None:
     if pending.choice is None:
         return
     for model, lesson in lessons(pending, event):
         key = ShardKey(partition, pending.choice.fingerprint, model)
         shard = journal.state.shards.get(partition, key) or Shard(ArmStatistics.zeros(len(pending.choice.context)))
-        if shard.apply(event, lesson):
+        if shard.apply(event, lesson if rewarding else replace(lesson, reward=None)):
             journal.put_shard(key, shard)

@@ -17,6 +17,7 @@ from worker.core.arrivals import carry
 from worker.core.fence import Event, Source
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Choice, Pending
+from worker.core.paper import teaches
 from worker.core.projection import Projection
 from worker.core.router import Router
 from worker.core.verdict import Account, FloatArray, Request, Verdict
@@ -69,6 +70,7 @@ class RouteHandler:
         catalog: Catalog,
         budgets: Budgets,
         observer: Observer,
+        learning_share: float | None = None,
     ) -> None:
         self.encoding = self.encoded = False  # the first text loads the model, which takes a while
         self._settings = settings
@@ -80,6 +82,7 @@ class RouteHandler:
         self._encoder = encoder
         self._catalog = catalog
         self._budgets = budgets
+        self._learning_share = learning_share
         self._observer = observer
         self._decisions = settings.topic("decisions")
         self._dead_letters = settings.topic("dead-letters")
@@ -113,7 +116,8 @@ class RouteHandler:
         journal.put_pending(record.partition, key, pending)
         self._sweeper.watch(record.partition, key, pending)
         self._spend(record.partition, SpendKey(query.user_id, pending.window))
-        effects.apply(journal, record.partition, query.user_id, pending, event)
+        rewarding = teaches(query.query_id, self._learning_share)
+        effects.apply(journal, record.partition, query.user_id, pending, event, rewarding=rewarding)
         self._emit(record, pending)
 
     async def _encode(self, query: Query) -> Prepared:

@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 import structlog
 from aiokafka.errors import KafkaConnectionError
 
-from worker.core.prior import Prior, PriorError, default_prior
-from worker.errors import ExitCode, OperationFailed, UsageError
+from worker import routing
+from worker.core.prior import Prior
+from worker.errors import ExitCode, OperationFailed
 from worker.kafka import connect, topics
 from worker.observe import Observers
 from worker.observe.health import HealthServer
@@ -39,18 +40,9 @@ def run(settings: Settings) -> NoReturn:
     """
     configure(settings.log_format)
     compat.check_versions()
-    prior = _prior(settings)
+    prior = routing.prior(settings)
     code = asyncio.run(_main(settings, prior))
     leave(code)
-
-
-def _prior(settings: Settings) -> Prior:
-    if settings.prior is None:
-        return default_prior()
-    try:
-        return Prior.load(settings.prior)
-    except PriorError as error:
-        raise UsageError(f"PILOT_PRIOR: {error}") from None
 
 
 async def _main(settings: Settings, prior: Prior) -> ExitCode:

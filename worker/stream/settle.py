@@ -5,6 +5,7 @@ from __future__ import annotations
 from worker.core import lifecycle
 from worker.core.fence import Event, Source
 from worker.core.lifecycle import Parked, Pending
+from worker.core.paper import teaches
 from worker.errors import BadRecord, DeadLetterCode, ExitCode, WorkerMustStop
 from worker.events import Feedback as FeedbackEvent
 from worker.events import parse_feedback
@@ -34,11 +35,13 @@ class SettleHandler:
         sweeper: Sweeper,
         catalog: Catalog,
         observer: Observer,
+        learning_share: float | None = None,
     ) -> None:
         self._partitions = partitions
         self._tenure = tenure
         self._sweeper = sweeper
         self._catalog = catalog
+        self._learning_share = learning_share
         self._observer = observer
         self._dead_letters = settings.topic("dead-letters")
 
@@ -66,7 +69,8 @@ class SettleHandler:
             event = Event(Source.FEEDBACK, record.offset)
             after, outcome = lifecycle.feed(before, feedback, event, record.timestamp, self._catalog.arm)
             self._check_fence(record, before, after, prepared.user_id)
-            effects.apply(journal, record.partition, prepared.user_id, after, event)
+            rewarding = teaches(prepared.query_id, self._learning_share)
+            effects.apply(journal, record.partition, prepared.user_id, after, event, rewarding=rewarding)
             # Late money may open a window again that was dropped already.
             self._sweeper.watch_window(record.partition, SpendKey(prepared.user_id, after.window))
         if after is not before:

@@ -145,13 +145,17 @@ class Sweeper:
         elif pending.decision is None:
             self._expire_early(partition, key, pending, now)
         elif self._settled_in_log(partition, pending):
-            self._tenure.journal.put_pending(partition, key, None)
+            self._forget(partition, key)
         else:
             self._come_back(partition, key, now + _RETRY_MS)
 
     def _come_back(self, partition: int, key: bytes, at: int) -> None:
         self._watched.add(key)
         heapq.heappush(self._due, (at, partition, key))
+
+    def _forget(self, partition: int, key: bytes) -> None:
+        self._told.pop(key, None)
+        self._tenure.journal.put_pending(partition, key, None)
 
     def _settled_in_log(self, partition: int, pending: Pending) -> bool:
         """Whether no event that this record depends on can be replayed any more."""
@@ -167,8 +171,7 @@ class Sweeper:
         kept = tuple(entry for entry in pending.refused if entry.record.offset > min(told, committed - 1))
         left = expire_parked(replace(pending, refused=kept), now - int(self._settings.park_s * 1000))
         if not left.parked and not left.refused and self._settled_in_log(partition, pending):
-            self._told.pop(key, None)
-            self._tenure.journal.put_pending(partition, key, None)
+            self._forget(partition, key)
             return
         if left != pending:
             self._tenure.journal.put_pending(partition, key, left)

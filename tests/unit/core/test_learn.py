@@ -66,3 +66,10 @@ def test_failure_is_counted_and_settles_at_zero() -> None:
     """A failed call is one error and one settled money part, and no reward."""
     found = after(Lesson(X, cost_nanos=0, failed=True))
     assert (found.errors, found.costs_settled, found.reward.n, found.cost_true_nanos) == (1, 1, 0, 0)
+
+
+def test_absurd_costs_fit_into_the_packed_sums() -> None:
+    """Costs that no 64 bits can hold saturate: the shard can still be written."""
+    nonsense = Lesson(X, cost_nanos=4 * 10**18, predicted_nanos=4 * 10**18)
+    found = after(*[nonsense] * 5)
+    assert ArmStatistics.unpack(found.pack()).cost_true_nanos == 2**63 - 1

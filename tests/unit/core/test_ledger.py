@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.core.lives import EXPECTED, RESERVATION, decided, feedback, lookup, query
+from tests.unit.core.lives import EXPECTED, RESERVATION, choice, decided, feedback, lookup, query
 from worker.core.fence import Fence
 from worker.core.ledger import Spend, apply_feedback, apply_query, window_start
 from worker.core.lifecycle import Feedback, Pending, feed
 from worker.core.verdict import History
+from worker.stream.codecs import pack_spend, unpack_spend
 
 
 def settled(nanos: int = 7_000, offset: int = 7) -> Pending:
@@ -77,6 +78,15 @@ def test_rate_history_stays() -> None:
     """Settling and reserving never touch what was carried over from the window before."""
     spend = Spend(history=History(3.5, 1.25))
     assert apply_feedback(apply_query(spend, decided(), query()), settled(), feedback()).history == spend.history
+
+
+def test_absurd_amounts_fit_into_state() -> None:
+    """Sums that no 64 bits can hold saturate instead of stopping the worker at every restart."""
+    spend, nonsense = Spend(), decided(choice(reservation=4 * 10**18, expected=4 * 10**18))
+    for offset in range(10):
+        spend = apply_query(spend, nonsense, query(offset))
+    assert spend.reserved == spend.expected == 2**63 - 1
+    assert unpack_spend(pack_spend(spend)) == spend
 
 
 @pytest.mark.parametrize(

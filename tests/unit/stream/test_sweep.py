@@ -241,6 +241,16 @@ class TestEarlyFeedback:
         assert broom.get() == decided()
         assert broom.deliver() == []
 
+    async def test_query_after_the_expiry_leaves_nothing_behind(self, broom: Broom) -> None:
+        """What was told of a key is forgotten with it, whichever way it goes."""
+        broom.put(early(3))
+        broom.sweep_after(PARK_S + 1)
+        broom.deliver()
+        assert broom.sweeper._told == {KEY: 3}
+        broom.put(decided())
+        broom.sweep_after(TTL_S + 1)
+        assert (broom.get(), broom.sweeper._told) == (None, {})
+
     async def test_dead_letter_names_the_feedback_as_it_came(self, broom: Broom) -> None:
         """Topic, place and broker time of the parked record are those of its arrival."""
         broom.put(Pending(parked=(Parked(3, NOW_MS, b"user", b"raw", (("trace", None),)),), changed_ms=NOW_MS))

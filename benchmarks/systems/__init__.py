@@ -1,4 +1,4 @@
-"""Other people's bandits behind one small surface, each used as its own documentation and examples say.
+"""Bandits behind one small surface: ours, and other people's as their documentation says they are used.
 
 A library that is not installed is left out with a message; `pip install 'pilot-router[bench]'` brings them.
 """
@@ -14,7 +14,7 @@ from typing import Protocol
 from worker.core.verdict import FloatArray
 
 
-class Rival(Protocol):
+class System(Protocol):
     """A router over K arms that is told only what the arm it chose brought."""
 
     def decide(self, x: FloatArray) -> int:

@@ -1,0 +1,78 @@
+"""Delivery: records of one topic partition in as few batches as fit, in order. With aiokafka's own batches."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from worker.stream.delivery import KafkaDelivery, Outgoing
+
+BATCH_BYTES = 1_000
+
+
+class Producer:
+    """Builds batches as aiokafka does and keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, int, list[Any]]] = []
+
+    def create_batch(self) -> BatchBuilder:
+        return BatchBuilder(BATCH_BYTES, 0)
+
+    async def send_batch(self, builder: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[Any]:
+        builder.close()
+        records = MemoryRecords(bytes(builder._build()))
+        read = []
+        while records.has_next():
+            read += [(one.key, one.value, list(one.headers)) for one in records.next_batch()]
+        self.sent.append((topic, partition, read))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.set_result(SimpleNamespace(offset=0))
+        return future
+
+
+async def test_records_travel_together_in_order() -> None:
+    """Small records share one batch; keys, values, headers and nulls arrive as they are."""
+    producer = Producer()
+    records = [
+        Outgoing(b"a", b"1", (("trace", b"x"), ("empty", None))),
+        Outgoing(b"b", None),
+        Outgoing(None, b""),
+    ]
+    (sent,) = await KafkaDelivery(producer).send("t.decisions", 3, records)
+    assert sent.records == 3
+    assert producer.sent == [
+        ("t.decisions", 3, [
+            (b"a", b"1", [("trace", b"x"), ("empty", None)]), (b"b", None, []), (None, b"", []),
+        ]),
+    ]  # fmt: skip
+
+
+async def test_full_batch_is_followed_by_another() -> None:
+    """What does not fit goes into the next batch; each says how many records it has."""
+    producer = Producer()
+    records = [Outgoing(b"%d" % number, b"x" * 300) for number in range(8)]
+    sent = await KafkaDelivery(producer).send("t", 0, records)
+    assert [part.records for part in sent] == [len(read) for _, _, read in producer.sent]
+    assert len(sent) > 1
+    assert [key for _, _, read in producer.sent for key, _, _ in read] == [b"%d" % number for number in range(8)]
+
+
+async def test_record_larger_than_a_batch_travels_alone() -> None:
+    """A large record is not lost between two batches."""
+    producer = Producer()
+    records = [Outgoing(b"a", b"x"), Outgoing(b"b", b"x" * 5 * BATCH_BYTES), Outgoing(b"c", b"x")]
+    sent = await KafkaDelivery(producer).send("t", 0, records)
+    assert [part.records for part in sent] == [1, 1, 1]
+    assert [key for _, _, read in producer.sent for key, _, _ in read] == [b"a", b"b", b"c"]
+
+
+async def test_nothing_sends_nothing() -> None:
+    """No records, no batch."""
+    producer = Producer()
+    assert await KafkaDelivery(producer).send("t", 0, []) == []
+    assert producer.sent == []
