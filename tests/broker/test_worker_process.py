@@ -16,11 +16,13 @@ from aiokafka.admin import NewPartitions
 
 from tests.broker.support import Client, Row, WorkerProcess, unique, until
 from worker.kafka import connect, local, topics
+from worker.kafka.listing import budgets_with_spend
 from worker.settings import Settings
 
 REFUSED_S = 60.0
 DRAINED_S = 15.0
 SESSION_S = 4.0
+DAY_S = 86_400
 FLOOD = 300
 ALL = {0, 1, 2, 3}
 
@@ -62,11 +64,11 @@ class Team:
         self.workers: dict[str, WorkerProcess] = {}
         self._folder = folder
 
-    def ready(self, name: str) -> WorkerProcess:
-        """The worker of this name, started if it does not run, once it is ready."""
+    def ready(self, name: str, **more: Any) -> WorkerProcess:
+        """The worker of this name, started with more settings if it does not run, once it is ready."""
         worker = self.workers.get(name)
         if worker is None or worker.process.poll() is not None:
-            worker = WorkerProcess(self.settings, self._folder / f"{name}.log", worker_id=name)
+            worker = WorkerProcess(self.settings, self._folder / f"{name}.log", worker_id=name, **more)
             self.workers[name] = worker
         worker.ready()
         return worker
@@ -271,6 +273,34 @@ def test_restart_remembers(team: Team) -> None:
     assert repeated.value == old.value
     version = team.client.decide(user)["policy_version"]
     assert int(version.split(":")[1]) == observations
+
+
+def test_other_window_length_is_a_new_budget(team: Team) -> None:
+    """With another window length every budget begins anew, and what is still open settles in its own old window."""
+    days = int(time.time() // DAY_S)
+    longer = DAY_S * next(divisor for divisor in range(2, days + 1) if days % divisor == 0)  # begins today too
+    worker, user = team.ready("first"), team.client.user(1.0)
+    team.client.settle(user, team.client.route(user, "only"), cost_usd=0.25)
+    late = team.client.route(user, "only")
+    before = team.client.account(user)
+    assert worker.stop() == 0
+
+    worker = team.ready("first", budget_window_s=longer)
+    team.client.settle(user, late, cost_usd=0.125)
+
+    after = team.client.account(user)
+    assert before is not None
+    assert after is not None
+    assert before["window_start"] == after["window_start"]
+    assert before["window_end"] < after["window_end"]
+    assert (after["settled_usd"], after["reserved_usd"]) == (0, 0)
+    assert "budget windows had another length" in worker.said()
+    listed = team.client.budgets()[user]
+    assert (listed["settled_usd"], listed["reserved_usd"]) == (0.375, 0)
+    longer_ones = team.settings.model_copy(update={"budget_window_s": longer})
+    rows = team.client.run(budgets_with_spend(longer_ones))
+    assert [row["settled_usd"] for row in rows if row["user_id"] == user] == [0]
+    assert worker.stop() == 0
 
 
 def test_frozen_worker_leaves(team: Team) -> None:

@@ -63,8 +63,8 @@ async def progress(
     async with connect.admin(settings) as admin:
         offsets = await admin.list_consumer_group_offsets(settings.application_id)
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap_servers)
-    await consumer.start()
     try:
+        await consumer.start()
         ends = await consumer.end_offsets(places)
     finally:
         await consumer.stop()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
+from aiokafka.errors import KafkaError
 
 from tests.chaos.events import LIMITS_USD, MODELS
 from tests.chaos.evidence import EXPECTED_CODE, Evidence, collect, progress
@@ -127,7 +128,7 @@ async def _quiet(settings: Settings, client: Client, traffic: asyncio.Task[None]
     while time.monotonic() < deadline:
         try:
             committed, ends = await progress(settings, PARTITIONS)
-        except OperationFailed:
+        except (OperationFailed, KafkaError):
             committed, ends = {}, {("", 0): 1}
         if committed == ends:
             return notes

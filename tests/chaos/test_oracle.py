@@ -176,7 +176,8 @@ class TestArbiter:
     def test_unknown_query(self, calm: Result) -> None:
         """A decided query that the state does not know is noticed."""
         evidence = calm.evidence.copy()
-        key = evidence.pending[_last(evidence.pending, bool)].key
+        place = _last(evidence.pending, lambda value: bool(value) and codecs.unpack_pending(value).decision is not None)
+        key = evidence.pending[place].key
         evidence.pending = [each for each in evidence.pending if each.key != key]
         _noticed(evidence, "pending does not know")
 

@@ -137,8 +137,13 @@ class Client:
         """A query and its feedback in one transaction; an aborted one was never sent."""
         place: Event = {"query_id": query_id, "user_id": user}
         kind = "aborted" if aborted else "in a transaction"
-        producer = await self._transactional()
+        # The same transactional id every time, which also ends what an outage left open.
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.settings.bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS,
+            transactional_id=f"{self.settings.application_id}-client", transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+        )  # fmt: skip
         try:
+            await producer.start()
             await producer.begin_transaction()
             await self._ask(events.query(self.rng, user, query_id), kind, producer)
             await self._say(kind, {**place, **events.rating(self.rng)}, producer)
@@ -147,15 +152,6 @@ class Client:
             self.sent["failed transaction"] += 1  # whether it counts, the log says
         finally:
             await producer.stop()
-
-    async def _transactional(self) -> Any:
-        """A new producer of the same transactional id, which also ends what an outage left open."""
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self.settings.bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS,
-            transactional_id=f"{self.settings.application_id}-client", transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-        )  # fmt: skip
-        await producer.start()
-        return producer
 
     async def _crowd(self, user: str, query_id: str) -> None:
         """More early feedback than a query has parking places."""

@@ -57,6 +57,7 @@ pendings = st.builds(
     decision=st.none() | raw,
     offset=offsets,
     window=st.integers(-(10**9), 10**12),
+    window_s=st.integers(0, 10**9),
     choice=st.none() | choices,
     money=st.none() | st.builds(Money, nanos, events, st.none() | ids, st.booleans()),
     reward=st.none() | st.builds(Reward, st.floats(0, 1), events, ids),

@@ -29,7 +29,7 @@ class Profile:
 
     def __init__(self) -> None:
         self._counts = np.zeros(BINS)
-        self._window = np.zeros(BINS)
+        self._window = [0] * BINS
         self._seen_from = 1.0
         self._shape()
 
@@ -41,9 +41,9 @@ class Profile:
     def close(self) -> None:
         """Take the window over into the profile; one whose beginning was missed teaches nothing."""
         if self._seen_from < 1.0 / BINS:
-            self._counts = DECAY * (self._counts + self._window)
+            self._counts = DECAY * (self._counts + np.array(self._window))
             self._shape()
-        self._window[:] = 0
+        self._window = [0] * BINS
         self._seen_from = 1.0
 
     def _shape(self) -> None:

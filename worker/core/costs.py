@@ -106,8 +106,8 @@ class LogRidge:
         self._misfit: list[float] = misfit.tolist()
         self.spread = np.array([_spread(*pair) for pair in zip(self._misfit, self._calls, strict=True)])
 
-    def learn(self, k: int, x: FloatArray, log_outcome: float) -> None:
-        """Rank-one form of the same solve, including the sum of squares that it misses."""
+    def learn(self, k: int, x: FloatArray, log_outcome: float) -> float:
+        """Rank-one form of the same solve, including the sum of squares that it misses; the arm's new spread."""
         inverse, theta = self._inverse[k], self.theta[k]
         g = inverse.dot(x)
         f = 1.0 + float(x.dot(g))
@@ -115,7 +115,8 @@ class LogRidge:
         theta += g * (error / f)
         downdate(inverse, g, f)
         calls, misfit = self._calls[k], self._misfit[k] = self._calls[k] + 1, self._misfit[k] + error * error / f
-        self.spread[k] = _spread(misfit, calls)
+        spread = self.spread[k] = _spread(misfit, calls)
+        return spread
 
 
 def _spread(misfit: float, calls: int) -> float:
@@ -134,7 +135,8 @@ class _Bias:
         self.reset(np.zeros(len(mean_costs)), np.zeros(len(mean_costs)))
 
     def reset(self, true_usd: FloatArray, predicted_usd: FloatArray) -> None:
-        self._true, self._predicted = true_usd.copy(), predicted_usd.copy()
+        self._true: list[float] = true_usd.tolist()
+        self._predicted: list[float] = predicted_usd.tolist()
         self.freeze()
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
@@ -168,8 +170,8 @@ class _LearnedCost:
         return rises
 
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
-        self._ridge.learn(k, x, math.log(max(outcome, self._smallest(k))))
-        self._rise[k] = math.exp(self._z * self._ridge.spread[k])
+        spread = self._ridge.learn(k, x, math.log(max(outcome, self._smallest(k))))
+        self._rise[k] = math.exp(self._z * spread)
 
     def _smallest(self, _k: int) -> float:
         return 1.0
@@ -187,8 +189,7 @@ class _LearnedCost:
 
     def _outcomes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean (before bias) and quantile of the outcome: (K,) or (n, K)."""
-        logs = x.dot(self._ridge.theta.T)
-        mean = np.exp(np.minimum(logs, _LOG_LIMIT, out=logs), out=logs)
+        mean = np.exp(np.minimum(x.dot(self._ridge.theta.T), _LOG_LIMIT))
         return mean, mean * self._rise
 
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.core.downdate import downdate
-from worker.core.downdate import downdate
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 

@@ -31,10 +31,12 @@ _LARGEST_NANOS = 4e18  # of an amount: keeps an absurd estimate inside 64 bits a
 
 def nanos(usd: FloatArray) -> Nanos:
     """USD as whole nano-dollars, ties to even, as `money.to_nanos` rounds."""
-    amounts = usd * NANOS_PER_USD
-    # In place: the arrays are so short that making them is most of the time.
-    np.rint(amounts, out=amounts)
-    return np.minimum(amounts, _LARGEST_NANOS, out=amounts).astype(np.int64)
+    return np.minimum(np.rint(usd * NANOS_PER_USD), _LARGEST_NANOS).astype(np.int64)
+
+
+def amounts(usd: FloatArray) -> list[int]:
+    """The same for the few arms of one query, shape (K,): faster than four calls of NumPy."""
+    return [round(min(value * NANOS_PER_USD, _LARGEST_NANOS)) for value in usd.tolist()]
 
 
 def prompt_tokens(request: Request) -> int | None:
@@ -59,6 +61,8 @@ class Screen:
         self._output_price = np.array([arm.output_usd_per_mtok for arm in arms])
         self._request = np.array([arm.request_usd for arm in arms])
         self._none = np.zeros(len(arms), np.int8)
+        self._all = np.ones(len(arms), np.bool_)
+        self._all.flags.writeable = False
 
     def suited(self, request: Request) -> Codes:
         """The exclusions that have nothing to do with money; the caller may change the array."""
@@ -71,6 +75,10 @@ class Screen:
         if request.models is not None:
             codes[[model not in request.models for model in self._models]] = NOT_ALLOWED
         return codes
+
+    def eligible(self, codes: Codes) -> Mask:
+        """Which arms nothing excludes, mostly all of them; not to be changed."""
+        return codes == ELIGIBLE if any(codes.tolist()) else self._all
 
     def bounds(self, request: Request) -> Nanos:
         """The most that a call can cost at list price; `NO_BOUND` where nobody says how long it gets.
@@ -90,28 +98,27 @@ class Screen:
 
 
 def screen(
-    codes: Codes, reservations: Nanos, max_cost: int | None, available: int | None, *, bounded_only: bool
+    codes: Codes, reservations: Sequence[int], max_cost: int | None, available: int | None, *, bounded_only: bool
 ) -> Reason | None:
     """Add the exclusions by money to `codes`, in place; the reason if no arm is left.
 
     `available` is what the user's window still has, None without a limit: then an arm
     without a bound stays, for there is no budget that it could break.
     """
-    # The arrays are short: a look at their Python values is faster than a reduction.
+    # There are few arms: a look at Python values is faster than a reduction by NumPy.
     if ELIGIBLE not in codes.tolist():
         return "no_model"
-    amounts: list[int] = reservations.tolist()
     if (
         bounded_only
         and available is not None
-        and NO_BOUND in amounts
-        and _none_left(codes, reservations == NO_BOUND, UNBOUNDED)
+        and NO_BOUND in reservations
+        and _none_left(codes, np.equal(reservations, NO_BOUND), UNBOUNDED)
     ):
         return "unbounded"
-    dearest = max(amounts)
-    if max_cost is not None and dearest > max_cost and _none_left(codes, reservations > max_cost, MAX_COST):
+    dearest = max(reservations)
+    if max_cost is not None and dearest > max_cost and _none_left(codes, np.greater(reservations, max_cost), MAX_COST):
         return "max_cost"
-    if available is not None and dearest > available and _none_left(codes, reservations > available, BUDGET):
+    if available is not None and dearest > available and _none_left(codes, np.greater(reservations, available), BUDGET):
         return "budget_exhausted"
     return None
 

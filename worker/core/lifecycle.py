@@ -147,12 +147,14 @@ class Pending:
 
     `overflow` is the range of feedback offsets that were refused because the
     parking places were taken; `denied` are the last offsets refused for an unknown
-    model. Both exist so that a replay refuses the same records again.
+    model. Both exist so that a replay refuses the same records again. `window` is the
+    start of its budget window, `window_s` that window's length if it is not the present one.
     """
 
     decision: bytes | None = None
     offset: int = -1
     window: int = 0
+    window_s: int = 0
     choice: Choice | None = None
     money: Money | None = None
     reward: Reward | None = None
@@ -219,7 +221,14 @@ def decide(
     `choice` None: the query was rejected. `timestamp` is the broker time in ms.
     """
     decided = replace(
-        pending, decision=decision, offset=event.offset, window=window, choice=choice, parked=(), changed_ms=timestamp
+        pending,
+        decision=decision,
+        offset=event.offset,
+        window=window,
+        window_s=0,
+        choice=choice,
+        parked=(),
+        changed_ms=timestamp,
     )
     outcomes: list[Outcome] = []
     for record in pending.parked:

@@ -27,7 +27,7 @@ from worker.core.eligibility import (
     Mask,
     Nanos,
     Screen,
-    nanos,
+    amounts,
     prompt_tokens,
     screen,
 )
@@ -237,12 +237,13 @@ class Router:
         mean, deviation = self._beliefs.rewards.score(request.context)
         estimate = self._beliefs.costs.estimate(request.context, tokens)
         if self.options.reserve == "worst_case":
-            reservations = self._screen.bounds(request) if bounds is None else bounds
+            reservations = (self._screen.bounds(request) if bounds is None else bounds).tolist()
             if limited is None:
                 # No budget to guarantee: where there is no bound, what the call will probably cost.
-                reservations = np.where(reservations == NO_BOUND, nanos(estimate.quantile), reservations)
+                probable = zip(reservations, amounts(estimate.quantile), strict=True)
+                reservations = [usual if bound == NO_BOUND else bound for bound, usual in probable]
         else:
-            reservations = nanos(estimate.quantile if self.options.reserve == "quantile" else estimate.expected)
+            reservations = amounts(estimate.quantile if self.options.reserve == "quantile" else estimate.expected)
         return Weighed(mean, deviation, estimate, reservations, self._screen.suited(request))
 
     def _screen_money(self, request: Request, limited: Account | None, weighed: Weighed) -> Reason | None:
@@ -253,7 +254,7 @@ class Router:
         return screen(weighed.codes, weighed.reservations, request.max_cost_nanos, available, bounded_only=bounded_only)
 
     def _choose(self, request: Request, limited: Account | None, weighed: Weighed) -> Verdict:
-        eligible = weighed.codes == ELIGIBLE
+        eligible = self._screen.eligible(weighed.codes)
         left = 1.0 if limited is None else self._demand.left(limited)
         explores = self._explores(request.query_id)
         score = weighed.mean + self._alpha * weighed.deviation if explores else weighed.mean
@@ -262,7 +263,7 @@ class Router:
         choice = policy.choose(View(request.query_id, score, costs, eligible, limited, left, request.user_id))
         if choice.threshold is not None:
             weighed.codes[choice.threshold] = THRESHOLD
-            eligible = weighed.codes == ELIGIBLE
+            eligible = self._screen.eligible(weighed.codes)
         forced = self._forced.due(eligible) if explores and self.options.learning_share is None else None
         greedy = choice.arm if forced is None else forced
         arm, propensity = self._explore(request.query_id, greedy, eligible)

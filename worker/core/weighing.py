@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 from worker.core.arms import Arm
 from worker.core.costs import CostEstimate
-from worker.core.eligibility import EXCLUSIONS, Codes, Nanos
+from worker.core.eligibility import EXCLUSIONS, Codes
 from worker.core.verdict import Candidate, FloatArray, Verdict
 from worker.money import NANOS_PER_USD, to_nanos
 
 
 class Weighed(NamedTuple):
-    """Arrays of shape (K,) in the order of the enabled arms; `codes` are exclusions and may change."""
+    """Values by enabled arm, in their order; `codes` are exclusions and may change, reservations are nano-dollars."""
 
     mean: FloatArray
     deviation: FloatArray
     estimate: CostEstimate
-    reservations: Nanos
+    reservations: list[int]
     codes: Codes
 
     def candidates(self, arms: Sequence[Arm]) -> tuple[Candidate, ...]:
@@ -54,6 +54,6 @@ class Weighed(NamedTuple):
             propensity=propensity,
             estimated_cost_nanos=to_nanos(float(self.estimate.expected[arm])),
             predicted_cost_nanos=to_nanos(float(self.estimate.predicted[arm])),
-            reservation_nanos=int(self.reservations[arm]),
+            reservation_nanos=self.reservations[arm],
             shadow_price=shadow_price,
         )

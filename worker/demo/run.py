@@ -16,7 +16,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from rich.console import Console
 
-from worker.demo import caller, data, plan, prepare, progress, report, results, summary, verify
+from worker.demo import caller, data, plan, prepare, progress, report, results, summary, verify, warmup
 from worker.demo.caller import Script
 from worker.demo.interrupts import sigterm_interrupts, uninterrupted
 from worker.demo.prepare import Deployment, Prepared
@@ -143,6 +143,8 @@ class _Demo:
         with self._step(f"{WORKERS} workers") as say:
             self._fleet.start(WORKERS)
             asyncio.run(self._fleet.wait_until_ready(say))
+        with self._step("first texts, which load the encoder"):
+            asyncio.run(warmup.first_texts(self._deployment.bootstrap, self._deployment.prefix))
         return opens_at
 
     async def _stream(self, embeddings: Mapping[int, Sequence[float]], opens_at: int) -> None:

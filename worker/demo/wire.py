@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -47,6 +48,17 @@ class Wire:
             elsewhere = (home + 1) % partitions
             await self._producer.send_and_wait(self._prefix + topic, value=value, key=key, partition=elsewhere)
         return partitions > 1
+
+    async def users_by_partition(self, name: str) -> list[str]:
+        """One user id for each partition of `queries`, whose key lies there."""
+        partitions = len(await self._producer.partitions_for(self._prefix + "queries"))
+        found: dict[int, str] = {}
+        for number in count():
+            user = f"{name}-{number}"
+            found.setdefault((murmur2(user.encode()) & MASK) % partitions, user)
+            if len(found) == partitions:
+                break
+        return list(found.values())
 
     async def read(self, topic: str) -> AsyncIterator[Any]:
         """Every record of every partition of a topic, from its beginning, for ever."""

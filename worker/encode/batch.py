@@ -33,15 +33,12 @@ class AsyncEncoder:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
         self.identity = encoder.identity
         self.dimension = encoder.dimension
-        self.warm = False
+        self._served = False
 
-    async def warm_up(self) -> None:
-        """Encode one text, so that no caller waits for the weights; `warm` says that it is done.
-
-        Raises what the encoder raises.
-        """
-        await self.encode("")
-        self.warm = True
+    @property
+    def loading(self) -> bool:
+        """Whether a first text waits for the weights, which takes seconds: without a text there is no model."""
+        return self._running is not None and not self._served
 
     async def encode(self, text: str) -> Floats:
         """The embedding of one text, shape (E,), unit length. Raises what the encoder raises."""
@@ -80,6 +77,7 @@ class AsyncEncoder:
                 if not future.done():
                     future.set_exception(error)
             return
+        self._served = True
         for (_, future), vector in zip(batch, vectors, strict=True):
             if not future.done():
                 future.set_result(vector)

@@ -6,11 +6,11 @@ from worker.core.ledger import Spend
 from worker.errors import OperationFailed
 from worker.kafka.compacted import latest
 from worker.settings import Settings
-from worker.stream.codecs import CodecError, unpack_spend, unpack_spend_key
+from worker.stream.codecs import CodecError, unpack_spend, unpack_spend_key, unpack_window_length
 
 
 async def read_spend(settings: Settings, window: int) -> dict[str, Spend]:
-    """Spend by user in the window that starts at `window`, seconds since the epoch.
+    """Spend by user in the window of the present length that starts at `window`, seconds since the epoch.
 
     Raises:
         OperationFailed: no broker, no such topic, or records of another version.
@@ -19,7 +19,7 @@ async def read_spend(settings: Settings, window: int) -> dict[str, Spend]:
     spent: dict[str, Spend] = {}
     for key, record in (await latest(settings, topic)).items():
         user_id, start = unpack_spend_key(key, settings.budget_window_offset_s)
-        if start != window or record.value is None:
+        if start != window or unpack_window_length(key) != settings.budget_window_s or record.value is None:
             continue
         try:
             spent[user_id] = unpack_spend(record.value)

@@ -41,7 +41,7 @@ MAX_BATCH_BYTES = 256 * 1024
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 # Above the longest broker outage to live through; a send that takes longer ends the process (exit 72).
 SEND_TIMEOUT_S = 60.0
-ENCODER_START_S = 120.0  # the first text loads the model
+START_S = 120.0  # until the control topics are read; and the first text loads the encoder
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     route: Intake[Any] = Intake(tenure, lane, gate, query_handler.prepare, query_handler.handle)
     settle: Intake[Any] = Intake(tenure, lane, gate, feedback_handler.prepare, feedback_handler.handle)
     intakes = {settings.topic("queries"): route, settings.topic("feedback"): settle}
-    guard = _watchdog(settings, app, intakes, query_handler, progress=progress, observer=observer)
+    guard = _watchdog(settings, app, intakes, encoder, progress=progress, observer=observer)
     tenure.check_pause = guard.check_pause
     for topic, intake in intakes.items():
         _agent(app, settings, topic, partitions, intake)
@@ -233,14 +233,14 @@ def _watchdog(
     settings: Settings,
     app: faust.App,
     intakes: dict[str, Intake[Any]],
-    handler: RouteHandler,
+    encoder: AsyncEncoder,
     *,
     progress: Progress,
     observer: Observer,
 ) -> watchdog.Watchdog:
     def stall_s() -> float:
-        loading = handler.encoding and not handler.encoded
-        return ENCODER_START_S if loading else watchdog.STALL_S
+        waiting = encoder.loading or not all(intake.open for intake in intakes.values())
+        return START_S if waiting else watchdog.STALL_S
 
     def recovered() -> bool:
         return bool(app.tables.actives_ready)

@@ -39,12 +39,13 @@ def unpack_pending_key(key: bytes) -> tuple[str, str]:
     return user_id, query_id
 
 
-def pack_pending(pending: Pending) -> bytes:
-    """The value of the changelog record."""
+def pack_pending(pending: Pending, window_s: int = 0) -> bytes:
+    """The value of the changelog record; `window_s` is the present length of budget windows."""
     head = orjson.dumps(
         {
             "o": pending.offset,
             "w": pending.window,
+            "l": pending.window_s or window_s,
             "c": _pack_choice(pending.choice),
             "m": _pack_money(pending.money),
             "r": _pack_part(pending.reward),
@@ -79,6 +80,7 @@ def unpack_pending(value: bytes) -> Pending:
         decision=None if decision_size < 0 else value[body:tail],
         offset=head["o"],
         window=head["w"],
+        window_s=head.get("l", 0),
         choice=_unpack_choice(head["c"], value[tail:]),
         money=_unpack_money(head["m"]),
         reward=None if head["r"] is None else Reward(*_unpack_part(head["r"])),
@@ -119,6 +121,13 @@ def unpack_spend_key(key: bytes, offset_s: int) -> tuple[str, int]:
     """
     user_id, (start, _) = orjson.loads(key)
     return user_id, round(start) + offset_s
+
+
+def unpack_window_length(key: bytes) -> int:
+    """Length in seconds of the window of a spend changelog record; Faust's windows end .1 s early."""
+    _, (start, end) = orjson.loads(key)
+    length: int = round(end - start)
+    return length
 
 
 def _pack_choice(choice: Choice | None) -> list[Any] | None:

@@ -22,7 +22,7 @@ def apply(
     `rewarding` False: the query belongs to the traffic whose rewards are not learned (preset `paper`).
     """
     _teach(journal, partition, pending, event, rewarding=rewarding)
-    key = SpendKey(user_id, pending.window)
+    key = SpendKey(user_id, pending.window, pending.window_s)
     before = journal.state.spend.get(partition, key) or Spend()
     effect = ledger.apply_query if event.source is Source.QUERY else ledger.apply_feedback
     after = effect(before, pending, event)

@@ -52,6 +52,11 @@ class Intake(Generic[T]):
         """Whether an event is being dealt with or must wait for the gate; silence is no hole then."""
         return self._inside or self._waiting > 0 or not self._gate.is_set()
 
+    @property
+    def open(self) -> bool:
+        """Whether everything is known that decisions need."""
+        return self._gate.is_set()
+
     async def prepared(self) -> None:
         """Wait until no admitted event waits for its preparation."""
         await self._queue.join()

@@ -72,7 +72,6 @@ class RouteHandler:
         observer: Observer,
         learning_share: float | None = None,
     ) -> None:
-        self.encoding = self.encoded = False  # the first text loads the model, which takes a while
         self._settings = settings
         self._partitions = partitions
         self._tenure = tenure
@@ -115,15 +114,13 @@ class RouteHandler:
             pending = self._decide(record, prepared, pending, event)
         journal.put_pending(record.partition, key, pending)
         self._sweeper.watch(record.partition, key, pending)
-        self._spend(record.partition, SpendKey(query.user_id, pending.window))
+        self._spend(record.partition, SpendKey(query.user_id, pending.window, pending.window_s))
         rewarding = teaches(query.query_id, self._learning_share)
         effects.apply(journal, record.partition, query.user_id, pending, event, rewarding=rewarding)
         self._emit(record, pending)
 
     async def _encode(self, query: Query) -> Prepared:
-        self.encoding = True
         vector = await self._encoder.encode(query.text or "")
-        self.encoded = True
         return Prepared(query, self._context(query, np.asarray(vector, dtype=np.float64)))
 
     def _context(self, query: Query, vector: FloatArray) -> FloatArray:

@@ -64,7 +64,6 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
         policy=settings.policy, window_s=settings.budget_window_s, http_port=server.port, fingerprint=prior.fingerprint,
     )  # fmt: skip
     services = [watched(name, work) for name, work in worker.lane_services().items()]
-    services.append(watched("encoder", worker.encoder.warm_up()))
     started = await _until_stopped(_start(worker), stop)
     if started is not None:
         guards = [watched("watchdog", worker.watchdog.run()), watched("sweeper", _sweep(worker))]
@@ -115,6 +114,9 @@ async def _announce_ready(worker: Worker) -> None:
         logger.info("not ready", reasons=reasons)
         await asyncio.sleep(1.0)
     logger.info("ready", after_s=round(time.monotonic() - began, 1))
+    lengths = sorted({key.length for key in worker.tables.spend_keys()} - {0})
+    if lengths:
+        logger.warning("budget windows had another length: the budgets began anew", before_s=lengths)
 
 
 def _unready(worker: Worker) -> list[str]:
@@ -122,8 +124,6 @@ def _unready(worker: Worker) -> list[str]:
     reasons = []
     if not worker.recovered:
         reasons.append("tables are recovering")
-    if not worker.encoder.warm:
-        reasons.append("the encoder is loading")
     reasons += [
         f"{follower.topic} is still being read" for follower in worker.followers if not follower.caught_up.is_set()
     ]

@@ -72,7 +72,7 @@ class SettleHandler:
             rewarding = teaches(prepared.query_id, self._learning_share)
             effects.apply(journal, record.partition, prepared.user_id, after, event, rewarding=rewarding)
             # Late money may open a window again that was dropped already.
-            self._sweeper.watch_window(record.partition, SpendKey(prepared.user_id, after.window))
+            self._sweeper.watch_window(record.partition, SpendKey(prepared.user_id, after.window, after.window_s))
         if after is not before:
             journal.put_pending(record.partition, key, after)
             self._sweeper.watch(record.partition, key, after)
@@ -84,7 +84,7 @@ class SettleHandler:
         """Money that is new to the arbiter cannot be in the ledger already."""
         if after.money is before.money:
             return
-        spend = self._tenure.journal.state.spend.get(record.partition, SpendKey(user_id, after.window))
+        spend = self._tenure.journal.state.spend.get(record.partition, SpendKey(user_id, after.window, after.window_s))
         if spend is not None and spend.fence.contains(Event(Source.FEEDBACK, record.offset)):
             raise WorkerMustStop(
                 ExitCode.STATE_BROKEN,

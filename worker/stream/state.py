@@ -21,10 +21,11 @@ _LIMIT = 20_000  # entries beyond it are dropped once acknowledged; the store st
 
 
 class SpendKey(NamedTuple):
-    """One user's budget window; start in seconds since the epoch."""
+    """One user's budget window: its start in seconds since the epoch, its length if it is not the present one."""
 
     user_id: str
     window: int
+    length: int = 0
 
 
 class Cache(Generic[K, V]):

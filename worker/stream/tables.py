@@ -8,7 +8,7 @@ has acknowledged, so it never runs ahead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import faust
@@ -62,7 +62,10 @@ class Tables:
     def load_pending(self, _: int, key: bytes) -> Pending | None:
         """A query's record from the local store."""
         value = self._pending.data.get(key)
-        return None if value is None else codecs.unpack_pending(value)
+        if value is None:
+            return None
+        pending = codecs.unpack_pending(value)
+        return replace(pending, window_s=0) if pending.window_s == self._length else pending
 
     def load_spend(self, _: int, key: SpendKey) -> Spend | None:
         """A user's window from the local store."""
@@ -80,7 +83,8 @@ class Tables:
 
     def spend_keys(self) -> list[SpendKey]:
         """Every stored user window of this worker's partitions."""
-        return [SpendKey(user, round(start) + self._offset) for user, (start, _) in self._spend.data]
+        lengths = ((user, round(start) + self._offset, round(end - start)) for user, (start, end) in self._spend.data)
+        return [SpendKey(user, window, 0 if s == self._length else s) for user, window, s in lengths]
 
     def plan(self, batch: Batch, state: State) -> tuple[dict[tuple[str, int], list[Change]], ...]:
         """The records of a batch by stage and topic partition, with the values as they are now."""
@@ -88,7 +92,7 @@ class Tables:
         second: dict[tuple[str, int], list[Change]] = {}
         for key, partition in batch.pending.items():
             pending = state.pending.get(partition, key)
-            value = None if pending is None else codecs.pack_pending(pending)
+            value = None if pending is None else codecs.pack_pending(pending, self._length)
             self._add(first, self._pending, partition, Change(key, value, (), self._pending, key))
         for spend_key, partition in batch.spend.items():
             spend, window = state.spend.get(partition, spend_key), self._window_key(spend_key)
@@ -125,8 +129,10 @@ class Tables:
 
     def _window_key(self, key: SpendKey) -> tuple[str, tuple[float, float]]:
         """Faust windows have no offset, so they are given event time minus offset."""
-        start, end = next(iter(self._spend._window_ranges(float(key.window - self._offset))))
-        return key.user_id, (start, end)
+        start = float(key.window - self._offset)
+        if key.length:
+            return key.user_id, (start, start + key.length - 0.1)
+        return key.user_id, tuple(next(iter(self._spend._window_ranges(start))))
 
 
 def _plain(app: faust.App, name: str, partitions: int) -> Any:

@@ -81,18 +81,21 @@ async def test_closing_finishes_what_waits() -> None:
         await encoder.encode("late")
 
 
-async def test_it_is_warm_after_the_first_text() -> None:
-    """Readiness can wait until the weights are loaded; a model that cannot be loaded is said at once."""
-    async with AsyncEncoder(CountingEncoder()) as encoder:
-        assert not encoder.warm
-        await encoder.warm_up()
-        assert encoder.warm
+async def test_it_is_loading_until_the_first_text_is_served() -> None:
+    """Nothing loads before there is a text; then whoever waits can see why."""
+    async with AsyncEncoder(CountingEncoder(takes_s=0.01)) as encoder:
+        assert not encoder.loading
+        first = asyncio.create_task(encoder.encode("first"))
+        await asyncio.sleep(0)
+        assert encoder.loading
+        await first
+        assert not encoder.loading
 
 
-async def test_an_encoder_that_cannot_be_loaded_is_never_warm() -> None:
-    """The error comes from `warm_up`, before any query does."""
+async def test_an_encoder_that_cannot_be_loaded_says_so_to_the_first_caller() -> None:
+    """The error reaches whoever sent the first text."""
     with pytest.raises(UsageError, match="PILOT_ENCODER"):
-        await AsyncEncoder(Unusable()).warm_up()
+        await AsyncEncoder(Unusable()).encode("first")
 
 
 class Unusable(CountingEncoder):

@@ -93,6 +93,14 @@ async def test_few_rewards_refresh_every_so_many(mirror: Mirror) -> None:
     assert mirror.due()
 
 
+async def test_only_new_rewards_count(mirror: Mirror) -> None:
+    """A shard that is written again adds what it learned since, not all of it."""
+    mirror.replica.apply(record(0, REFRESH_EVERY - 1))
+    mirror.replica.hand_over()
+    mirror.replica.apply(record(0, REFRESH_EVERY))
+    assert not mirror.due()
+
+
 async def test_many_rewards_refresh_at_most_once_a_second(mirror: Mirror) -> None:
     """Later a refresh waits for its time, however much has come."""
     mirror.replica.apply(record(0, FEW_REWARDS))

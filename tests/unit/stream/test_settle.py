@@ -157,6 +157,14 @@ class TestSetAside:
         agents.say(cost_usd=0.25)
         assert agents.spend().settled == 250_000_000
 
+    async def test_refused_failure_reports_no_money(self, agents: Agents) -> None:
+        """A failure of a model that nobody knows is set aside; the money that settled before is not reported again."""
+        agents.say(cost_usd=0.25)
+        agents.notebook.records.clear()
+        (letter,) = agents.say(status="error", model="unheard-of")
+        assert code(letter) == "unknown_model"
+        assert agents.notebook.of(records.MoneySettled) + agents.notebook.of(records.CallFailed) == []
+
     @pytest.mark.parametrize(
         ("event", "place", "expected"),
         [

@@ -57,6 +57,17 @@ def test_eviction_spares_an_old_key_that_was_written_again() -> None:
     assert cache.get(0, "k0") == 99
 
 
+def test_eviction_drops_the_oldest_write_first() -> None:
+    """A key that was written again is as young as its last write."""
+    cache, loads = counting({})
+    for number in range(5):
+        cache.put(f"k{number}", number, batch=1)
+    cache.put("k0", 99, batch=1)
+    cache.evict(acknowledged=1)
+    assert cache.get(0, "k0") == 99
+    assert loads == []
+
+
 def test_eviction_stops_at_the_limit() -> None:
     """Below the limit nothing is dropped."""
     cache, loads = counting({"a": 1})

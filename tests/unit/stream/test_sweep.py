@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -230,6 +231,20 @@ class TestEarlyFeedback:
         assert [entry.record.offset for entry in held.refused] == [3]
         assert broom.deliver() == []
         broom.committed[FEEDBACK] = 4
+        broom.sweep_after(10)
+        assert broom.get() is None
+
+    async def test_crowd_stays_refused_while_it_may_be_replayed(self, broom: Broom) -> None:
+        """What was crowded out is refused by its range; the record stays until all of that is committed."""
+        broom.committed[FEEDBACK] = 20
+        broom.put(replace(early(3), overflow=(11, 20)))
+        broom.sweep_after(PARK_S + 1)
+        broom.deliver()
+        broom.sweep_after(10)
+        held = broom.get()
+        assert held is not None
+        assert (held.parked, held.refused, held.overflow) == ((), (), (11, 20))
+        broom.committed[FEEDBACK] = 21
         broom.sweep_after(10)
         assert broom.get() is None
 

@@ -118,18 +118,18 @@ async def test_stored_keys_know_their_partition(tables: Tables, journal: Journal
 
 async def test_windows_with_an_offset(configured: Settings) -> None:
     """A window that starts at an offset is stored under Faust's window without it, and read back with it."""
-    shifted = configured.model_copy(update={"budget_window_s": 60, "budget_window_offset_s": 25})
+    shifted = configured.model_copy(update={"budget_window_s": 60, "budget_window_offset_s": 85})
     tables = Tables(app._faust_app(shifted, 4), shifted, 4)
     journal = Journal(State(tables.load_pending, tables.load_spend, tables.load_shard))
-    for start in (60 * 7 + 25, 60 * 8 + 25):
+    for start in (60 * 7 + 85, 60 * 8 + 85):
         journal.put_spend(0, SpendKey("user", start), Spend(queries=start))
     _, second = tables.plan(journal.batch, journal.state)
     keys = [orjson.loads(change.key or b"") for change in second["t-spend-changelog", 0]]
     assert keys == [["user", [420.0, 479.9]], ["user", [480.0, 539.9]]]
     acknowledge(tables, journal)
-    assert sorted(tables.spend_keys()) == [SpendKey("user", 445), SpendKey("user", 505)]
-    assert tables.load_spend(0, SpendKey("user", 505)) == Spend(queries=505)
-    assert codecs.unpack_spend_key(second["t-spend-changelog", 0][0].key or b"", 25) == ("user", 445)
+    assert sorted(tables.spend_keys()) == [SpendKey("user", 505), SpendKey("user", 565)]
+    assert tables.load_spend(0, SpendKey("user", 565)) == Spend(queries=565)
+    assert codecs.unpack_spend_key(second["t-spend-changelog", 0][0].key or b"", 85) == ("user", 505)
 
 
 async def test_changelog_names_are_the_contract(tables: Tables, configured: Settings) -> None:

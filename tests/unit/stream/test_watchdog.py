@@ -190,7 +190,6 @@ class TestCrawl:
         old.done = 1_000
         await self.crawl(post, 2)
         old.assignment._unassign()
-        post.consumer.found = [position(assignment())]
         await self.crawl(post, 10)
 
 
@@ -237,6 +236,7 @@ class TestPause:
             post.clock.now += SESSION_S / 4
             await asyncio.sleep(0)
         assert not running.done()
+        assert post.clock.now - (post.dog._last_tick or 0.0) < SESSION_S
         running.cancel()
 
 

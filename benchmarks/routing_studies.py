@@ -1,0 +1,113 @@
+"""Studies of routing quality that `pilot evaluate` has no options for; see `studies/`.
+
+    python benchmarks/routing_studies.py TABLE.parquet --study features --study drift --splits 3
+
+Each line: quality as a share of the best model's, gain over the best static mix of the same
+rounds in hindsight (± one standard error), the same share and the mean regret a round while
+learning, what of the budget was spent, and what was rejected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from head_to_head import from_file
+from rich.console import Console
+from rich.table import Table as RichTable
+from studies import Study
+from studies.damage import feedback
+from studies.drift import drift
+from studies.paper import alphas, learning, spending
+from studies.parts import features, strength
+from studies.stage import Material, Stage
+from studies.votes import preferences
+from threadpoolctl import threadpool_limits
+
+from worker.encode import load
+from worker.errors import UsageError
+from worker.evaluate.embeddings import embed
+from worker.evaluate.experiment import Run
+from worker.evaluate.measure import Measured, measure, summarise
+from worker.settings import Settings
+
+STUDIES: dict[str, Study] = {
+    "learning": learning,
+    "alphas": alphas,
+    "spending": spending,
+    "preferences": preferences,
+    "features": features,
+    "strength": strength,
+    "feedback": feedback,
+    "drift": drift,
+}
+
+
+def stages(material: Material, budgets: list[float], seeds: int) -> Iterator[Stage]:
+    """Every split, budget and seed; what is fitted on a split is fitted once."""
+    for number in range(len(material.splits)):
+        fitted: dict[int, object] = {}
+        for budget in budgets:
+            for seed in range(seeds):
+                yield Stage(material, number, seed, budget, fitted)
+
+
+def regret(run: Run) -> float | None:
+    """What the best model of each learning round would have earned more, a round."""
+    if run.learning is None or run.learning_task is None:
+        return None
+    return float((run.learning_task.rewards.max(axis=1) - run.learning.rewards).mean())
+
+
+def show(title: str, material: Material, found: dict[tuple[str, float], list[tuple[Measured, float | None]]]) -> None:
+    """One line a variant and budget."""
+    view = RichTable(title=title)
+    for column in ("variant", "budget", "quality", "gain over static", "learning", "regret", "used", "rejected"):
+        view.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
+    for (name, budget), runs in found.items():
+        line = summarise([measured for measured, _ in runs], material.splits)
+        lost = [value for _, value in runs if value is not None]
+        view.add_row(
+            name, f"{budget:.1%}", f"{line.quality_share:.4f}",
+            f"{line.vs_static_mix:+.4f} ± {line.vs_static_mix_se or 0:.4f}",
+            "" if line.learning_quality_share is None else f"{line.learning_quality_share:.4f}",
+            f"{np.mean(lost):.4f}" if lost else "",
+            f"{line.budget_used_share:.3f}", f"{line.rejected_share:.3f}",
+        )  # fmt: skip
+    Console(width=150).print(view)
+
+
+def main() -> int:
+    """Run the studies that were named, all without a name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--study", choices=list(STUDIES), action="append", help="repeatable; default: all")
+    parser.add_argument("--budget", type=float, action="append", help="share of the best model's cost; repeatable")
+    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
+    arguments = parser.parse_args()
+    settings = Settings()
+    try:
+        table, splits = from_file(arguments.table, arguments.splits)
+        encoder = load(settings.encoder, settings.embedding_dim)
+        embeddings = embed(encoder, table.prompts, settings.data_dir / "embeddings")
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    material = Material(table, embeddings, encoder.identity, splits)
+    with threadpool_limits(1):
+        for name in arguments.study or STUDIES:
+            found = defaultdict(list)
+            for stage in stages(material, arguments.budget or [0.113, 0.25, 0.5], arguments.seeds):
+                for run in STUDIES[name](stage):
+                    found[run.policy, run.cell.budget].append((measure(run), regret(run)))
+            show(f"{table.name}: {name}, {len(splits)} splits", material, found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
