@@ -19,14 +19,14 @@ setup: $(STAMP) ## Install everything into .venv; quick when nothing changed
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,bench,dev]'
 	touch $(STAMP)
 
 demo: setup ## Route real prompts through Kafka and two workers, then report (ARGS="--queries 600")
 	$(BIN)/pilot demo $(ARGS)
 
 test: check ## Lint, types and all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: setup ## Lint, formatting and types
 	$(BIN)/ruff check .
@@ -34,6 +34,7 @@ check: setup ## Lint, formatting and types
 	$(BIN)/mypy
 
 bench: setup ## Run the benchmarks
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean: ## Remove caches and build output; .venv and data stay

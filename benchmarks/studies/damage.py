@@ -24,7 +24,11 @@ class Damaged(Router):
     seed = 0
 
     def observe(
-        self, model: str, context: FloatArray, reward: float | None = None, cost_usd: float | None = None,
+        self,
+        model: str,
+        context: FloatArray,
+        reward: float | None = None,
+        cost_usd: float | None = None,
         predicted_usd: float | None = None,
     ) -> None:
         """One outcome, after the damage."""

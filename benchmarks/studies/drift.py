@@ -40,9 +40,7 @@ def _all(stage: Stage, name: str, task: Task) -> Iterator[Run]:
     yield stage.run(f"{name}: gateway", task, gateway(task))
 
 
-def _play(
-    stage: Stage, name: str, router: Router, contexts: FloatArray, task: Task, *, learn: bool = True
-) -> Run:
+def _play(stage: Stage, name: str, router: Router, contexts: FloatArray, task: Task, *, learn: bool = True) -> Run:
     copies = len(task.table.prompts) // len(contexts)
     return stage.run(name, task, stage.replay(router, np.tile(contexts, (copies, 1)), task, learn=learn))
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from studies.stage import Stage
 from studies.votes import battles_of
-from worker.core.paper import as_published
-from worker.core.prior import Prior
-from worker.core.router import Router, RouterOptions
-from worker.core.verdict import Account, FloatArray, Request, Verdict
 from worker.core.eligibility import Nanos
+from worker.core.paper import as_published
+from worker.core.policies.zcl import Zcl
+from worker.core.prior import Prior
+from worker.core.router import MakeBeliefs, Router, RouterOptions
+from worker.core.verdict import Account, FloatArray, Request, Verdict
 from worker.evaluate.baselines import chosen
 from worker.evaluate.experiment import Run
 from worker.evaluate.replay import Outcome
@@ -65,8 +66,7 @@ def spending(stage: Stage) -> Iterator[Run]:
     contexts, task = stage.contexts(warm), stage.task()
     yield stage.frozen("pacing", stage.router(warm), contexts)
     yield stage.frozen("zcl, excess counted", stage.router(warm, RouterOptions(policy="zcl")), contexts)
-    published = replace(PUBLISHED, rewards="coupled")
-    yield stage.frozen("zcl, as published", stage.router(warm, replace(published, learning_share=None)), contexts)
+    yield stage.frozen("zcl, as published", stage.router(warm, kind=PublishedZcl), contexts)
     for name, kind in (("B/Q per query", Fixed), ("B/Q per query, spill-over", Spilling)):
         router = stage.router(warm, RouterOptions(policy="unlimited", reserve="expected"), kind=kind)
         router.freeze()
@@ -106,6 +106,14 @@ def _hindsight(stage: Stage, prior: Prior, contexts: FloatArray) -> Outcome:
         outcome = chosen(task, (mean - price * costs).argmax(axis=1))
         low, high = (price, high) if outcome.costs.sum() > task.limits.sum() else (low, price)
     return chosen(task, (mean - high * costs).argmax(axis=1))
+
+
+class PublishedZcl(Router):
+    """The published threshold on our own beliefs."""
+
+    def __init__(self, prior: Prior, options: RouterOptions, make_beliefs: MakeBeliefs | None = None) -> None:
+        super().__init__(prior, options, make_beliefs)
+        self._policy = Zcl(excess=False)
 
 
 class Fixed(Router):

@@ -102,7 +102,10 @@ class Stage:
         return self.task(traffic, allowed=AMPLE_USD if free else None)
 
     def router(
-        self, prior: Prior, options: RouterOptions | None = None, beliefs: MakeBeliefs | None = None,
+        self,
+        prior: Prior,
+        options: RouterOptions | None = None,
+        beliefs: MakeBeliefs | None = None,
         kind: type[Router] = Router,
     ) -> Router:
         """A router over the table's models."""

@@ -41,12 +41,12 @@ EMBEDDING = [round(float(x), 6) for x in np.random.default_rng(7).standard_norma
 _POLL_S = 0.02
 
 
-def until(condition: Callable[[], T | None], what: str = "", patience_s: float = PATIENCE_S) -> T:
-    """Wait until the condition holds (is not None and not False); what it returned then."""
+def until(condition: Callable[[], T], what: str = "", patience_s: float = PATIENCE_S) -> T:
+    """Wait until the condition's value is true; that value."""
     deadline = time.monotonic() + patience_s
     while True:
         found = condition()
-        if found is not None and found is not False:
+        if found:
             return found
         assert time.monotonic() < deadline, f"{what or condition} did not come within {patience_s} s"
         time.sleep(_POLL_S)

@@ -41,7 +41,10 @@ def test_client_shows_everything(calm: Result) -> None:
 
 @pytest.mark.parametrize(
     "plan",
-    [Plan(11, INSIDE, pause_s=PAUSE_S, reserve="worst_case"), Plan(12, AROUND, pause_s=PAUSE_S, park_s=20.0)],
+    [
+        Plan(11, INSIDE, rate=25.0, pause_s=PAUSE_S, reserve="worst_case"),
+        Plan(12, AROUND, rate=25.0, pause_s=PAUSE_S, park_s=20.0),
+    ],
     ids=["inside", "around"],
 )
 def test_exact(plan: Plan, killable: LocalBroker, tmp_path: Path) -> None:

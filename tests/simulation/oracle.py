@@ -134,7 +134,9 @@ def _check_spend(expected: dict[Key, dict[str, Any]], broker: Broker, found: lis
             total[0] += query["money"][0]
         elif key in pending:
             total[1] += pending[key].reservation
-    stored = {(key.user_id, key.window): codecs.unpack_spend(value) for key, value in dict(broker.logs["spend"]).items()}
+    stored = {
+        (key.user_id, key.window): codecs.unpack_spend(value) for key, value in dict(broker.logs["spend"]).items()
+    }
     for place in sums.keys() | stored.keys():
         spend = stored.get(place)
         actual = spend and [spend.settled, spend.reserved, spend.queries]

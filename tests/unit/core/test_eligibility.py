@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from worker.core.arms import Arm
-from worker.core.eligibility import EXCLUSIONS, NO_BOUND, Screen, nanos, prompt_tokens, screen
+from worker.core.eligibility import EXCLUSIONS, NO_BOUND, Screen, amounts, nanos, prompt_tokens, screen
 from worker.core.verdict import Request
 from worker.money import to_nanos
 
@@ -122,3 +122,16 @@ class TestScreen:
 def test_amounts_beyond_64_bits_stay_huge() -> None:
     """An absurd estimate becomes a huge amount, never a negative one."""
     assert nanos(np.array([1e30]))[0] > 10**18
+
+
+def test_amounts_of_one_query_are_those_of_a_table() -> None:
+    """Both forms round and cap alike: ties to even, infinity to the largest amount."""
+    usd = np.array([0.0, 2.5e-9, 3.5e-9, 1.2345678915, 1e30, np.inf])
+    assert amounts(usd) == nanos(usd).tolist()
+
+
+def test_eligible_arms_are_those_without_exclusion() -> None:
+    """With no exclusion all arms, otherwise those whose code says so."""
+    screened = Screen([Arm("a"), Arm("b")])
+    assert screened.eligible(np.zeros(2, np.int8)).tolist() == [True, True]
+    assert screened.eligible(np.array([0, 5], np.int8)).tolist() == [True, False]
