@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check chaos bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,bench,dev]'
 	touch $(STAMP)
 
-demo: setup ## Route real prompts through Kafka and two workers, then report (ARGS="--queries 600")
-	$(BIN)/pilot demo $(ARGS)
+demo: setup ## Route real prompts through Kafka and two workers, then report (PRESET=paper, ARGS="--queries 600")
+	$(BIN)/pilot demo $(if $(PRESET),--preset $(PRESET)) $(ARGS)
 
 test: check ## Lint, types and all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
@@ -33,8 +33,10 @@ check: setup ## Lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+chaos: setup ## Long chaos runs on a broker of their own (ARGS="--runs 10 --seed 1")
+	$(BIN)/python -m tests.chaos $(ARGS)
+
 bench: setup ## Run the benchmarks
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean: ## Remove caches and build output; .venv and data stay
