@@ -16,13 +16,13 @@ import numpy as np
 import orjson
 import pytest
 
+from worker import codecs
 from worker.core.ledger import Spend, window_start
 from worker.core.prior import default_prior
 from worker.core.shard import Shard, ShardKey
 from worker.core.statistics import ArmStatistics
 from worker.kafka import compacted, connect
 from worker.settings import Settings
-from worker.stream import codecs
 
 PILOT = Path(sys.executable).with_name("pilot")
 MODELS = """\

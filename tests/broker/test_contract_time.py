@@ -10,10 +10,10 @@ from datetime import datetime
 import pytest
 
 from tests.broker.support import EMBEDDING, Client, Deployment, Row, deployed, unique, until
+from worker.codecs import pack_pending_key
 from worker.kafka.compacted import latest
 from worker.kafka.spending import read_spend
 from worker.money import to_usd
-from worker.stream.codecs import pack_pending_key
 
 WINDOW_S, OFFSET_S = 5, 1
 MODELS = [{"model": "only", "input_usd": 1.0, "output_usd": 2.0, "expected_output_tokens": 1000}]

@@ -15,9 +15,9 @@ import orjson
 
 from tests.chaos.events import MODELS
 from tests.chaos.evidence import ASK, EXPECTED_CODE, Evidence
+from worker import codecs
 from worker.core.lifecycle import Pending
 from worker.kafka.compacted import Record
-from worker.stream import codecs
 
 Key = tuple[str, str]
 Place = tuple[str, int, int]

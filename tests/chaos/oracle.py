@@ -16,6 +16,7 @@ import orjson
 from tests.chaos.events import LIMITS_USD
 from tests.chaos.evidence import ASK, Evidence
 from tests.chaos.expectation import Case, Expectation, Key, Place, Reading, derive, read
+from worker import codecs
 from worker.core.fence import Source
 from worker.core.learn import Lesson, learn
 from worker.core.lifecycle import Pending
@@ -24,7 +25,6 @@ from worker.core.statistics import ArmStatistics
 from worker.kafka.compacted import Record
 from worker.kafka.partitioning import partition_of
 from worker.money import to_usd
-from worker.stream import codecs
 
 TOLERANCE = 1e-9
 _DECAY = 0.8

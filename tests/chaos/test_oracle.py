@@ -12,13 +12,13 @@ import pytest
 from tests.chaos.evidence import Evidence
 from tests.chaos.oracle import violations
 from tests.chaos.run import Result
+from worker import codecs
 from worker.core.fence import Event, Source
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Parked, Pending
 from worker.core.shard import Shard
 from worker.core.verdict import History
 from worker.kafka.compacted import Record
-from worker.stream import codecs
 
 Log = list[Record]
 

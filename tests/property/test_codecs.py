@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.core.lives import choice, decided
+from worker import codecs
 from worker.core.fence import Event, Fence, Source
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Choice, Money, Parked, Pending, Refused, Reward, Tokens
 from worker.core.shard import ShardKey
 from worker.core.verdict import History
 from worker.errors import DeadLetterCode
-from worker.stream import codecs
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=100)
 

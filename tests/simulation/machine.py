@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from tests.simulation.world import DIMENSION, FEEDBACK, MODELS, QUERIES, WINDOW_S, World
+from worker import codecs
 from worker.core.arms import Arm
 from worker.core.shard import Shard, ShardKey
 from worker.core.verdict import Account, Candidate, Request, Verdict
 from worker.kafka.control import Budgets, Catalog
 from worker.observe import Observers
 from worker.settings import Settings
-from worker.stream import codecs
 from worker.stream.batch import Batch, Journal
 from worker.stream.route import RouteHandler
 from worker.stream.settle import SettleHandler

@@ -9,11 +9,11 @@ from typing import Any
 
 from tests.simulation.machine import Broker, catalog
 from tests.simulation.world import WINDOW_S, World
+from worker import codecs
 from worker.core.fence import Source
 from worker.core.lifecycle import Pending
 from worker.core.shard import Shard, ShardKey
 from worker.money import to_nanos
-from worker.stream import codecs
 
 Key = tuple[str, str]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from worker.codecs import CodecError, unpack_spend, unpack_spend_key, unpack_window_length
 from worker.core.ledger import Spend
 from worker.errors import OperationFailed
 from worker.kafka.compacted import latest
 from worker.settings import Settings
-from worker.stream.codecs import CodecError, unpack_spend, unpack_spend_key, unpack_window_length
 
 
 async def read_spend(settings: Settings, window: int) -> dict[str, Spend]:

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from worker import codecs
 from worker.core import ledger, lifecycle
 from worker.core.arms import Arm
 from worker.core.arrivals import carry
@@ -28,7 +29,7 @@ from worker.money import to_nanos
 from worker.observe import records
 from worker.observe.records import Observer
 from worker.settings import Settings
-from worker.stream import answer, codecs, effects
+from worker.stream import answer, effects
 from worker.stream.answer import Window
 from worker.stream.batch import Output, SourceRecord
 from worker.stream.checks import check_embedding, check_placement

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from worker import codecs
 from worker.core import lifecycle
 from worker.core.fence import Event, Source
 from worker.core.lifecycle import Parked, Pending
@@ -13,7 +14,7 @@ from worker.kafka.control import Catalog
 from worker.observe import records
 from worker.observe.records import Observer
 from worker.settings import Settings
-from worker.stream import codecs, effects
+from worker.stream import effects
 from worker.stream.batch import SourceRecord
 from worker.stream.checks import check_headers, check_placement
 from worker.stream.deadletters import dead_letter

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
+from worker import codecs
 from worker.core.lifecycle import Parked, Pending, Refused, expire_parked
 from worker.errors import BadRecord
 from worker.kafka.partitioning import partition_of
 from worker.observe import records
 from worker.observe.records import Observer
 from worker.settings import Settings
-from worker.stream import codecs
 from worker.stream.batch import SourceRecord
 from worker.stream.deadletters import dead_letter
 from worker.stream.state import SpendKey

@@ -15,11 +15,11 @@ import faust
 import orjson
 from faust.windows import TumblingWindow
 
+from worker import codecs
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Pending
 from worker.core.shard import Shard, ShardKey
 from worker.settings import Settings
-from worker.stream import codecs
 from worker.stream.batch import Batch, Headers
 from worker.stream.state import SpendKey, State
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.core.lives import EXPECTED, RESERVATION, choice, decided, feedback, lookup, query
+from worker.codecs import pack_spend, unpack_spend
 from worker.core.fence import Fence
 from worker.core.ledger import Spend, apply_feedback, apply_query, window_start
 from worker.core.lifecycle import Feedback, Pending, feed
 from worker.core.verdict import History
-from worker.stream.codecs import pack_spend, unpack_spend
 
 
 def settled(nanos: int = 7_000, offset: int = 7) -> Pending:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.unit.stream.doubles import FEEDBACK, PARTITIONS, QUERIES, Notebook
+from worker import codecs
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Pending
 from worker.core.prior import Prior
@@ -21,7 +22,6 @@ from worker.kafka.compacted import Record
 from worker.kafka.control import Budgets, Catalog
 from worker.kafka.partitioning import partition_of
 from worker.settings import Settings
-from worker.stream import codecs
 from worker.stream.batch import Batch, Headers, Journal, Output, SourceRecord
 from worker.stream.route import RouteHandler
 from worker.stream.settle import SettleHandler

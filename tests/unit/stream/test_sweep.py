@@ -11,12 +11,13 @@ import pytest
 
 from tests.unit.core.lives import choice
 from tests.unit.stream.doubles import FEEDBACK, PARTITIONS, QUERIES, Notebook
+from worker import codecs
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Money, Parked, Pending
 from worker.kafka.partitioning import partition_of
 from worker.observe.records import DeadLetterSent
 from worker.settings import Settings
-from worker.stream import codecs, sweep
+from worker.stream import sweep
 from worker.stream.batch import Journal, Output
 from worker.stream.state import SpendKey, State
 from worker.stream.sweep import BrokerClock, Sweeper

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import orjson
 
 from tests.unit.core.lives import CONTEXT, feedback
+from worker import codecs
 from worker.core.learn import Lesson
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Pending
 from worker.core.shard import Shard, ShardKey
 from worker.core.statistics import ArmStatistics
 from worker.settings import Settings
-from worker.stream import app, codecs
+from worker.stream import app
 from worker.stream.batch import Journal, Output
 from worker.stream.state import SpendKey, State
 from worker.stream.tables import Tables
