@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from worker.encode import load as load_encoder
 from worker.errors import UsageError
 from worker.evaluate import plot, report
 from worker.evaluate.embeddings import embed
-from worker.evaluate.experiment import POLICIES, Bench, Comparison, PriorSource, Run
+from worker.evaluate.experiment import POLICIES, Bench, Comparison, PriorSource, Run, check
 from worker.evaluate.measure import measure
 from worker.evaluate.table import Columns, Split, Table, named_split, random_splits, read_table
 from worker.evaluate.traffic import Crowd
@@ -97,6 +98,10 @@ def run(path: Path, settings: Settings, options: dict[str, Any]) -> None:
     """
     if options["plot_out"] is not None:
         plot.check(options["plot_out"])
+    for name in ("json", "plot"):
+        _check_folder(name, options[f"{name}_out"])
+    for name in ("budgets", "budget_spread"):
+        _check_finite(name, options[name])
     comparison = _comparison(settings, options)
     columns = Columns(
         options["text_column"],
@@ -112,6 +117,7 @@ def run(path: Path, settings: Settings, options: dict[str, Any]) -> None:
     console = Console(stderr=True)
     splits = _splits(path, table, columns, options, console)
     encoder = load_encoder(settings.encoder, settings.embedding_dim)
+    check(table, encoder.identity, comparison)
     with _progress(console) as progress:
         encoding = progress.add_task("encoding", total=len(table.prompts))
         folder = settings.data_dir / "embeddings"
@@ -131,6 +137,19 @@ def run(path: Path, settings: Settings, options: dict[str, Any]) -> None:
         report.write_json(document, options["json_out"])
     if options["plot_out"] is not None:
         plot.draw(options["plot_out"], document, table, splits, shown)
+
+
+def _check_folder(name: str, out: Path | None) -> None:
+    """Hours of replay must not end at a folder that is not there."""
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"--{name} {out}: no folder {out.parent}; create it first")
+
+
+def _check_finite(name: str, given: float | Sequence[float]) -> None:
+    """Ranges of click let NaN and infinity pass."""
+    values = [given] if isinstance(given, float) else given
+    if not all(math.isfinite(value) for value in values):
+        raise UsageError(f"--{name.removesuffix('s').replace('_', '-')}: not a finite number")
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -69,6 +69,32 @@ class Run(NamedTuple):
     learning: Outcome | None = None
 
 
+def check(table: Table, encoder_id: str, comparison: Comparison) -> None:
+    """Refuse what cannot be compared; needs no embeddings, so it can be asked before the encoding.
+
+    Raises:
+        UsageError: a policy, a preset or a prior that does not fit the table or the encoder.
+    """
+    if LOOKUP in comparison.policies and table.labels is None:
+        raise UsageError(f"--policy {LOOKUP}: needs the labels; name their column with --label-column")
+    artefact = comparison.artefact
+    if comparison.router.rewards == "paper" and comparison.source == "table":
+        raise UsageError("--preset paper: starts from preferences or from nothing; --prior bandit, none or FILE")
+    if artefact is None:
+        return
+    if artefact.encoder != encoder_id:
+        raise UsageError(
+            f"the prior was fitted with encoder {artefact.encoder!r}, this run uses {encoder_id!r}; "
+            "set PILOT_ENCODER, or build it again with `pilot pretrain`"
+        )
+    unknown = [model for model in table.models if model not in artefact.models]
+    if artefact.models and unknown:
+        raise UsageError(
+            f"{table.name}: the prior does not know {', '.join(unknown)}; "
+            "name the models to use with --model, or build it again with `pilot pretrain`"
+        )
+
+
 class Bench:
     """Runs a comparison over a table with its embeddings (n, E), split by split."""
 
@@ -80,33 +106,13 @@ class Bench:
         self._encoder = encoder_id
         self._splits = splits
         self._plan = comparison
-        self._check()
+        check(table, encoder_id, comparison)
 
     @property
     def count(self) -> int:
         """How many runs there will be."""
         plan = self._plan
         return len(self._splits) * len(plan.budgets) * plan.seeds * len(plan.policies)
-
-    def _check(self) -> None:
-        if LOOKUP in self._plan.policies and self._table.labels is None:
-            raise UsageError(f"--policy {LOOKUP}: needs the labels; name their column with --label-column")
-        artefact = self._plan.artefact
-        if self._plan.router.rewards == "paper" and self._plan.source == "table":
-            raise UsageError("--preset paper: starts from preferences or from nothing; --prior bandit, none or FILE")
-        if artefact is None:
-            return
-        if artefact.encoder != self._encoder:
-            raise UsageError(
-                f"the prior was fitted with encoder {artefact.encoder!r}, this run uses {self._encoder!r}; "
-                "set PILOT_ENCODER, or build it again with `pilot pretrain`"
-            )
-        unknown = [model for model in self._table.models if model not in artefact.models]
-        if artefact.models and unknown:
-            raise UsageError(
-                f"{self._table.name}: the prior does not know {', '.join(unknown)}; "
-                "name the models to use with --model, or build it again with `pilot pretrain`"
-            )
 
     def runs(self) -> Iterator[Run]:
         """Every run, in the order split, budget, seed, policy."""

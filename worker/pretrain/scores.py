@@ -115,7 +115,7 @@ def _numbers(frame: pd.DataFrame, path: Path, column: str, most: float = np.inf)
     wrong = ~(np.isfinite(values) & (values >= 0) & (values <= most))
     if wrong.any():
         row = int(wrong.argmax())
-        found = frame[column].iloc[row]
+        found = frame[column].tolist()[row]
         limits = f"a number from 0 to {most:g}" if np.isfinite(most) else "a number, 0 or more"
         raise UsageError(
             f"{path}: column {column!r}, row {row + 1}: {found!r} is not {limits}; "

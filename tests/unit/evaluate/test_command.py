@@ -96,6 +96,35 @@ class TestRefusals:
         assert ".svg" in refused(capsys, path, "--plot", "plot.docx")
         assert not data_dir.exists()
 
+    @pytest.mark.parametrize("option", ["--json", "--plot"])
+    def test_an_output_in_a_folder_that_is_not_there(
+        self, option: str, path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The folder is named before anything is computed, not after an hour of replay."""
+        assert "no folder missing" in refused(capsys, path, option, "missing/out.html")
+        assert not data_dir.exists()
+
+    @pytest.mark.parametrize(
+        ("option", "value"), [("--budget", "nan"), ("--budget", "inf"), ("--budget-spread", "nan")]
+    )
+    def test_numbers_that_are_none(
+        self, option: str, value: str, path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """NaN and infinity pass a range, so they are refused by name."""
+        assert f"{option}: not a finite number" in refused(capsys, path, option, value)
+
+    def test_label_lookup_without_labels(self, path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The option to add is named before the prompts are encoded."""
+        assert "--label-column" in refused(capsys, path, "--policy", "label-lookup")
+        assert not data_dir.exists()
+
+    def test_a_score_that_is_none_is_shown_as_in_the_file(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The value is a plain number, not how a library prints it."""
+        frame = pd.read_parquet(path)
+        frame.loc[6, "cost:large"] = -1.0
+        frame.to_parquet(path)
+        assert "row 7: -1.0 is not" in refused(capsys, path)
+
 
 @pytest.mark.text
 def test_writes_results_plot_and_cache(path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
