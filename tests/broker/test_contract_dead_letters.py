@@ -187,6 +187,7 @@ def test_order_of_codes(standard: Deployment, first: int) -> None:
         (feedback(), b"another", "invalid_key"),
         (feedback(), USER.encode(), "wrong_partition"),
     ],
+    ids=["invalid_json", "invalid_event", "invalid_key", "wrong_partition"],
 )
 def test_order_of_codes_of_feedback(standard: Deployment, value: bytes, key: bytes, code: str) -> None:
     """Of several faults in feedback the first in the contract's order is named, before any look at the query."""

@@ -92,14 +92,15 @@ def _shares(panel: Any, table: Table, runs: Sequence[Run]) -> None:
     labels = [f"{run.policy} {run.cell.budget:.0%}" for run in named]
     shares = np.array([_model_shares(run.outcome, len(table.models)) for run in named]).reshape(len(named), -1)
     left = np.zeros(len(named))
+    colours = mpl.colormaps["tab20"](range(20))
     for arm, model in enumerate(table.models if named else ()):
-        panel.barh(labels, shares[:, arm], left=left, label=model.split("/")[-1])
+        panel.barh(labels, shares[:, arm], left=left, label=model.split("/")[-1], color=colours[arm % len(colours)])
         left += shares[:, arm]
     panel.set(xlabel="share of the test rounds", xlim=(0, 1))
     panel.tick_params(axis="y", labelsize=7)
     panel.invert_yaxis()
     if named:
-        panel.legend(fontsize=6)
+        panel.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars, which fill the panel
 
 
 def _model_shares(outcome: Outcome, models: int) -> FloatArray:
