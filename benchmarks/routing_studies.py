@@ -28,6 +28,7 @@ from studies.stage import Material, Stage
 from studies.votes import preferences
 from threadpoolctl import threadpool_limits
 
+from worker.core.prior import Prior
 from worker.encode import load
 from worker.errors import UsageError
 from worker.evaluate.embeddings import embed
@@ -50,7 +51,7 @@ STUDIES: dict[str, Study] = {
 def stages(material: Material, budgets: list[float], seeds: int) -> Iterator[Stage]:
     """Every split, budget and seed; what is fitted on a split is fitted once."""
     for number in range(len(material.splits)):
-        fitted: dict[int, object] = {}
+        fitted: dict[int, Prior] = {}
         for budget in budgets:
             for seed in range(seeds):
                 yield Stage(material, number, seed, budget, fitted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +55,7 @@ def _scaled(moments: Moments, factor: float) -> Moments:
     )  # fmt: skip
 
 
-def _mean_costs(prior: Prior, arms: list[Arm] | tuple[Arm, ...]) -> Beliefs:
+def _mean_costs(prior: Prior, arms: Sequence[Arm]) -> Beliefs:
     beliefs = LearnedBeliefs(prior, arms, 0.95, "coupled", "table")
     listed = np.array([prior.mean_costs[arm.model] for arm in arms])
     beliefs.costs = MeanCosts(listed, 0 * listed, 0 * listed, 0 * listed)

@@ -71,7 +71,13 @@ def test_settling_makes_room(standard: Deployment) -> None:
 
 def test_too_dear_models_are_excluded(standard: Deployment) -> None:
     """A model that does not fit what remains is excluded by `budget`, and a cheaper one is chosen."""
-    user = standard.client.user(0.01)
+    # What other tests taught decides what is reserved, so the limit is taken from it.
+    alone = {
+        model: standard.client.decide(unique("user"), input_tokens=1000, models=[model])["reservation_usd"]
+        for model in ("small", "large")
+    }
+    assert alone["small"] < alone["large"]
+    user = standard.client.user(alone["small"] + 1e-6)
     decision = standard.client.decide(user, input_tokens=1000, models=["large", "small"])
     excluded = {candidate["model"]: candidate["excluded"] for candidate in decision["candidates"]}
     assert decision["model"] == "small"
