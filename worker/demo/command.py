@@ -13,7 +13,7 @@ LOG_WIDTH = 160  # a line of a log is not cut at 80
 
 
 @click.command()
-@click.option("--queries", default=1800, show_default=True, type=click.IntRange(1), help="How many prompts to route.")
+@click.option("--queries", default=1600, show_default=True, type=click.IntRange(1), help="How many prompts to route.")
 @click.option("--users", default=20, show_default=True, type=click.IntRange(1), help="How many users ask them.")
 @click.option("--policy", type=click.Choice(["pacing", "zcl", "floor", "unlimited"]), help="Budget policy.")
 @click.option("--preset", type=click.Choice(["default", "paper"]), help="paper: PILOT as published.")
