@@ -19,7 +19,7 @@ SEED = 20_258
 QUERIES_PER_S = 20.0
 MIN_DURATION_S, MAX_DURATION_S = 10.0, 180.0
 # The workers share the cores with the broker and the caller, and queries come in bursts.
-SHARE_OF_ENCODING = 0.35
+SHARE_OF_ENCODING = 0.45  # of what one core encodes; two workers share two cores with the broker and the caller
 # The window outlasts the last arrival by this, so that no straggler starts a new budget.
 WINDOW_SLACK_S = 2
 # Share of the best model's cost that a user can afford, dealt out in turn from the busiest user on. The middle
