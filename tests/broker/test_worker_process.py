@@ -245,6 +245,19 @@ def test_sigterm_drains(team: Team) -> None:
     until(lambda: team.lag() == 0, "lag 0")
 
 
+def test_interrupt_drains_too(team: Team) -> None:
+    """Ctrl-C finishes what was begun like SIGTERM, but the exit code says that it was an interruption."""
+    worker, user = team.ready("first"), team.client.user(1000.0)
+    ids = flood(team, [user])
+    worker.process.send_signal(signal.SIGINT)
+
+    assert worker.wait(DRAINED_S) == 130
+
+    team.ready("first")
+    decided(team, ids)
+    assert all(len(team.client.seen(query_id)) == 1 for query_id in ids)
+
+
 def test_kill_loses_nothing(team: Team) -> None:
     """After kill -9 amid a flood the same worker goes on: every query has one decision, every account is exact."""
     worker, users = team.ready("first"), [unique("user") for _ in range(8)]

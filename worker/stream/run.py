@@ -46,13 +46,10 @@ def run(settings: Settings) -> NoReturn:
 
 
 async def _main(settings: Settings, prior: Prior) -> ExitCode:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
-    partitions = await _until_stopped(_check_topics(settings), stop)
+    stop = _Stop()
+    partitions = await _until_stopped(_check_topics(settings), stop.told)
     if partitions is None:
-        return ExitCode.OK
+        return stop.code
     metrics = PrometheusObserver()
     worker = build(settings, partitions, prior, Observers(metrics, LogObserver()))
     server = HealthServer(
@@ -64,17 +61,32 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
         policy=settings.policy, window_s=settings.budget_window_s, http_port=server.port, fingerprint=prior.fingerprint,
     )  # fmt: skip
     services = [watched(name, work) for name, work in worker.lane_services().items()]
-    started = await _until_stopped(_start(worker), stop)
+    started = await _until_stopped(_start(worker), stop.told)
     if started is not None:
         guards = [watched("watchdog", worker.watchdog.run()), watched("sweeper", _sweep(worker))]
         guards.append(watched("readiness", _announce_ready(worker)))
-        await stop.wait()
+        await stop.told.wait()
         await _drain(worker)
         for guard in guards:  # they would take the consumer's end for a failure
             guard.cancel()
     await _stop(worker)
     del services
-    return ExitCode.OK
+    return stop.code
+
+
+class _Stop:
+    """Both signals drain; a supervisor's SIGTERM is a success, Ctrl-C an interruption."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.code = ExitCode.OK
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._tell, ExitCode.OK)
+        loop.add_signal_handler(signal.SIGINT, self._tell, ExitCode.INTERRUPTED)
+
+    def _tell(self, code: ExitCode) -> None:
+        self.code = code
+        self.told.set()
 
 
 async def _check_topics(settings: Settings) -> int:
