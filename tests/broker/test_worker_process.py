@@ -329,3 +329,20 @@ def test_no_broker_for_a_minute(lonely: WorkerProcess) -> None:
     assert lonely.wait(120) == 1
     servers = lonely.settings.bootstrap_servers
     assert f"pilot: no Kafka broker answers at {servers} (PILOT_BOOTSTRAP_SERVERS)" in lonely.said()
+
+
+def test_sigterm_without_a_broker(tmp_path: Path) -> None:
+    """A worker whose broker is gone for good still leaves in time when it is told to stop."""
+    data_dir, log = tmp_path / "kafka", tmp_path / "worker.log"
+    settings = Settings(bootstrap_servers=local.start(0, data_dir), data_dir=tmp_path / "state")
+    try:
+        asyncio.run(topics.create(settings))
+        worker = WorkerProcess(settings, log)
+        until(lambda: "Worker ready" in log.read_text(), "recovery")
+    finally:
+        local.stop(data_dir)
+    worker.process.send_signal(signal.SIGTERM)
+    try:
+        assert worker.wait(DRAINED_S) == 0
+    finally:
+        worker.kill()

@@ -41,8 +41,13 @@ def run(settings: Settings) -> NoReturn:
     configure(settings.log_format)
     compat.check_versions()
     prior = routing.prior(settings)
-    code = asyncio.run(_main(settings, prior))
-    leave(code)
+    asyncio.run(_run_and_leave(settings, prior))
+    raise AssertionError("unreachable: the process has left")
+
+
+async def _run_and_leave(settings: Settings, prior: Prior) -> None:
+    """Leave from within: without a broker some of Faust's tasks never end, and the loop would wait for them."""
+    leave(await _main(settings, prior))
 
 
 async def _main(settings: Settings, prior: Prior) -> ExitCode:
