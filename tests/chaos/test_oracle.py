@@ -127,7 +127,7 @@ class TestDecisions:
             if _decided(record)["model"] and _decided(record)["budget"]
         )  # fmt: skip
         decision = _decided(evidence.decisions[place])
-        decision["budget"]["remaining_usd"] = -1e-6
+        decision["budget"]["remaining_usd"] = -1.0
         _put(evidence.decisions, place, json.dumps(decision).encode())
         _noticed(evidence, "above the limit")
 
