@@ -137,11 +137,12 @@ class Cluster:
                 logs=node.folder / "logs",
                 copies=copies,
                 in_sync=max(1, copies - 1),
-            )  # fmt: skip
+            )
         )
         with (node.folder / "format.log").open("wb") as log:
+            tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={identity}", "-c", str(properties)]
             return subprocess.Popen(
-                [*self._command, "kafka.tools.StorageTool", "format", f"--cluster-id={identity}", "-c", str(properties)],
+                [*self._command, *tool],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 

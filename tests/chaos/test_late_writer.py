@@ -127,6 +127,6 @@ def test_late_writer_leaves(aftermath: dict[str, Aftermath]) -> None:
 
 
 def test_without_the_fence_the_late_write_wins(aftermath: dict[str, Aftermath]) -> None:
-    """What the fence is for: unfenced, the late record is the newest, so another decision is given and money counts twice."""
+    """Unfenced, the late record is the newest: another decision is given, and money counts twice."""
     assert not aftermath["unfenced"].same_decision
     assert aftermath["unfenced"].settled_usd == 2 * PAID_USD

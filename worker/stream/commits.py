@@ -20,6 +20,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from mode.utils.futures import notify
 
+from worker.stream import contiguity
 from worker.stream.contiguity import SourcePosition
 
 logger = structlog.get_logger(__name__)
@@ -60,6 +61,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] # Fau
         self.consumer.lease.renewed = time.monotonic()
         await type(self.consumer).on_assignment(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
+
+    async def seek_to_committed(self) -> Any:
+        """Faust's, and what the commits said becomes the beginning of each source partition."""
+        assignment = self.active_assignment
+        found = await super().seek_to_committed()
+        await self.call_thread(self._begin, assignment, found)
+        return found
+
+    async def _begin(self, assignment: Any, committed: Any) -> None:
+        if assignment is None or not assignment.active:
+            return
+        for tp, offset in committed.items():
+            if offset and contiguity.is_source(tp.topic):
+                contiguity.begin_at(tp, assignment.state_value(tp), offset)
 
     @property
     def active_assignment(self) -> Any:
@@ -113,7 +128,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] # Fau
         ends = await asyncio.wait_for(self._consumer.end_offsets(wanted), _CALL_TIMEOUT_S)
         committed = {}
         for tp in wanted:
-            committed[tp] = await asyncio.wait_for(self._consumer.committed(tp), _CALL_TIMEOUT_S) or 0
+            committed[tp] = await asyncio.wait_for(self._consumer.committed(tp), _CALL_TIMEOUT_S)
+        unread = [tp for tp, offset in committed.items() if offset is None]
+        if unread:  # before the first commit a group begins where the log begins
+            committed |= await asyncio.wait_for(self._consumer.beginning_offsets(unread), _CALL_TIMEOUT_S)
         return {tp: (committed[tp], ends[tp]) for tp in wanted}
 
 

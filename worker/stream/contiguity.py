@@ -33,14 +33,19 @@ class SourcePosition:
     `last` is the last offset admitted, `done` the last whose effects are
     acknowledged, `chain` the last record handed out by the fetcher and the fetch
     position after it, `committed` what the broker holds (-1: unknown), `seeks` the
-    attempts to fetch again what should follow `last`.
+    attempts to fetch again what should follow `last`, `expired` how many records
+    before `start` were gone before they could be fetched.
     """
 
-    __slots__ = ("chain", "committed", "done", "hole_since", "last", "quiet_since", "seeks", "state", "tp")
+    __slots__ = (
+        "chain", "committed", "done", "expired", "hole_since", "last", "quiet_since", "seeks", "start", "state", "tp",
+    )  # fmt: skip
 
     def __init__(self, tp: Any, state: Any, start: int) -> None:
         self.tp = tp
         self.state = state
+        self.start = start
+        self.expired = 0
         self.last = self.done = start - 1
         self.chain = (start - 1, start)
         self.committed = -1
@@ -86,6 +91,23 @@ def install(sources: frozenset[str]) -> None:
     global _sources  # noqa: PLW0603 - one worker per process, and the hook is a method of a third-party class
     _sources = sources
     FetchResult.getall = _chained_getall
+
+
+def is_source(topic: str) -> bool:
+    """Whether the topic is one of the two that agents read."""
+    return topic in _sources
+
+
+def begin_at(tp: Any, state: Any, committed: int) -> None:
+    """A source partition goes on after `committed`, whatever the log still has of it. Consumer thread.
+
+    A fetcher whose position has expired begins where the log begins and says nothing.
+    """
+    position = getattr(state, "source_position", None)
+    if position is None:
+        state.source_position = SourcePosition(tp, state, committed)
+    else:  # fetched from before the commit was known
+        position.expired = max(0, position.start - committed)
 
 
 def _chained_getall(self: Any, max_records: int | None = None) -> Any:

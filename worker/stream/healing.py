@@ -47,6 +47,9 @@ class Healer:
         """Seek where records are missing."""
         now = time.monotonic()
         for position in positions:
+            if position.expired:
+                self._tell_lost(position, position.start - position.expired, position.expired)
+                position.expired = 0
             if position.hole_since is not None:
                 if now - position.hole_since > HOLE_S:
                     await self.heal(position, "hole")
@@ -82,7 +85,10 @@ class Healer:
     def _lost(self, position: SourcePosition, at: int) -> None:
         """The log begins beyond the hole: retention took the records, which only can be said, not mended."""
         first = position.last + 1
-        topic = position.tp.topic.removeprefix(self._prefix)
-        self._observer.observe(RecordsLost(topic, position.tp.partition, first, at - first))
+        self._tell_lost(position, first, at - first)
         position.last = position.done = at - 1
         position.seeks = 0
+
+    def _tell_lost(self, position: SourcePosition, first: int, count: int) -> None:
+        topic = position.tp.topic.removeprefix(self._prefix)
+        self._observer.observe(RecordsLost(topic, position.tp.partition, first, count))
