@@ -1,0 +1,58 @@
+"""Three brokers, one of which is killed: with two copies in sync decisions go on, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.cluster import Cluster, Node
+from tests.chaos.team import Team
+from worker.kafka import connect
+from worker.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three brokers, each with a copy of everything."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), 3)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+async def _leaders(settings: Settings) -> Counter[int]:
+    """How many partitions of this deployment each broker leads."""
+    names = [settings.topic(topic) for topic in ("queries", "feedback", "decisions")]
+    async with connect.admin(settings) as admin:
+        described = await admin.describe_topics(names)
+    return Counter(part["leader"] for topic in described for part in topic["partitions"])
+
+
+def busiest(cluster: Cluster, settings: Settings) -> Node:
+    ((number, _),) = asyncio.run(_leaders(settings)).most_common(1)
+    return cluster.nodes[number - 1]
+
+
+def test_one_of_three_brokers_dies(cluster: Cluster, tmp_path: Path) -> None:
+    """While the busiest broker is dead, and after it is back, every query is decided once and every payment counts once."""
+    team = Team(cluster.address, tmp_path, replication=3)
+    try:
+        worker = team.start("only")
+        team.decided(team.ask(16))
+        node = busiest(cluster, team.settings)
+        asked = team.ask(16)
+        cluster.kill(node)
+        team.decided(asked)
+        team.decided(team.ask(40))
+        assert worker.process.poll() is None
+        cluster.restart(node)
+        team.ask(16)
+        team.check()
+    finally:
+        team.close()
