@@ -9,10 +9,10 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-ops check chaos bench clean
+.PHONY: help setup demo test test-ops check check-upstream chaos bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install everything into .venv; quick when nothing changed
 
@@ -39,6 +39,14 @@ check: setup ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check-upstream: setup ## Try the newest Faust and aiokafka in .venv-upstream; the tests say what broke (ARGS as for test)
+	test -x .venv-upstream/bin/python || $(BIN)/python -m venv .venv-upstream
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(echo .venv-upstream/lib/python*/site-packages)/rest.pth"
+	.venv-upstream/bin/python -m pip install --quiet --upgrade --ignore-installed --no-deps faust-streaming mode-streaming aiokafka
+	.venv-upstream/bin/python -m pip install --quiet --no-deps --editable .
+	.venv-upstream/bin/python -m pip list --path .venv-upstream/lib/python*/site-packages
+	UPSTREAM_UNCHECKED=1 .venv-upstream/bin/python -m pytest $(ARGS)
 
 chaos: setup ## Long chaos runs on a broker of their own (ARGS="--runs 10 --seed 1")
 	$(BIN)/python -m tests.chaos $(ARGS)

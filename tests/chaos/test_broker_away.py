@@ -1,4 +1,4 @@
-"""A broker that is slow, out of reach for one worker, or away for all: the worker says so, goes on, and loses nothing."""
+"""A broker that is slow, out of reach for one worker, or away for all: workers say so, go on, and lose nothing."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_cut_off_worker(proxied: tuple[Cluster, Proxy], team: Team) -> None:
 
 
 def test_broker_away(proxied: tuple[Cluster, Proxy], team: Team) -> None:
-    """A broker that is killed amid traffic and comes back after every session has expired: all that was asked is decided."""
+    """A broker is killed amid traffic and comes back when every session has expired: all that was asked is decided."""
     cluster, _ = proxied
     worker = team.start("only")
     team.ask(40)

@@ -40,7 +40,7 @@ def busiest(cluster: Cluster, settings: Settings) -> Node:
 
 
 def test_one_of_three_brokers_dies(cluster: Cluster, tmp_path: Path) -> None:
-    """While the busiest broker is dead, and after it is back, every query is decided once and every payment counts once."""
+    """While the busiest broker is dead, and after it is back, queries are decided once and payments count once."""
     team = Team(cluster.address, tmp_path, replication=3)
     try:
         worker = team.start("only")

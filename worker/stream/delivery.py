@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from worker.errors import ExitCode, WorkerMustStop
 from worker.stream.batch import Headers
 
 
@@ -51,13 +54,26 @@ class KafkaDelivery:
         builder, count = self._producer.create_batch(), 0
         for record in records:
             if not _append(builder, record, now):
-                sent.append(Sent(await self._producer.send_batch(builder, topic, partition=partition), count))
+                sent.append(await self._queue(builder, topic, partition, count))
                 builder, count = self._producer.create_batch(), 0
                 _append(builder, record, now)  # the first record of a batch always fits
             count += 1
         if count:
-            sent.append(Sent(await self._producer.send_batch(builder, topic, partition=partition), count))
+            sent.append(await self._queue(builder, topic, partition, count))
         return sent
+
+    async def _queue(self, builder: Any, topic: str, partition: int, count: int) -> Sent:
+        try:
+            return Sent(await self._producer.send_batch(builder, topic, partition=partition), count)
+        except KafkaError as error:  # the batch before it has not left for a minute
+            raise undeliverable(error) from error
+
+
+def undeliverable(error: Exception) -> WorkerMustStop:
+    """What a send that the client gave up means: exit 72, or 73 if a new owner's claim refused it."""
+    if isinstance(error, ProducerFenced):
+        return WorkerMustStop(ExitCode.LEASE_LOST, "another worker has taken over: a late write was refused")
+    return WorkerMustStop(ExitCode.SEND_FAILED, f"a send failed for good: {error!r}")
 
 
 def _append(builder: Any, record: Outgoing, now: int) -> bool:

@@ -26,7 +26,7 @@ from aiokafka.structs import TopicPartition
 from worker.errors import ExitCode, OperationFailed, WorkerMustStop
 from worker.kafka import connect
 from worker.settings import Settings
-from worker.stream.delivery import Delivery, Outgoing
+from worker.stream.delivery import Delivery, Outgoing, undeliverable
 
 logger = structlog.get_logger(__name__)
 
@@ -111,7 +111,7 @@ class Claims:
             for part in sent:
                 await part.acknowledged
         except KafkaError as error:
-            raise WorkerMustStop(ExitCode.SEND_FAILED, f"partition {partition} cannot be claimed: {error!r}") from error
+            raise undeliverable(error) from error
 
     async def _next_epoch(self, partition: int) -> tuple[int, int]:
         name = f"{self._settings.application_id}-partition-{partition}"

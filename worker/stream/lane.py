@@ -19,9 +19,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from worker.errors import ExitCode, WorkerMustStop
 from worker.stream.batch import Batch, Journal
-from worker.stream.delivery import Delivery, Outgoing, Sent
+from worker.stream.delivery import Delivery, Outgoing, Sent, undeliverable
 from worker.stream.tables import Change, Tables
 
 logger = structlog.get_logger(__name__)
@@ -126,7 +125,7 @@ class Lane:
                 try:
                     metadata = await part.acknowledged
                 except Exception as error:
-                    raise WorkerMustStop(ExitCode.SEND_FAILED, f"a send failed for good: {error!r}") from error
+                    raise undeliverable(error) from error
                 if shipment.batch.assignment.active:
                     self._tables.store(changes[position : position + part.records], metadata)
                 position += part.records

@@ -174,8 +174,8 @@ async def _announce_ready(worker: Worker) -> None:
 
 
 def _unready(worker: Worker) -> list[str]:
-    """Why the worker cannot do its work yet; called from the HTTP threads."""
-    reasons = []
+    """Why the worker cannot do its work now; called from the HTTP threads."""
+    reasons = worker.watchdog.outage()
     if not worker.recovered:
         reasons.append(f"tables are recovering: {worker.recovery_remaining} records to go")
     reasons += [

@@ -61,6 +61,7 @@ class Watchdog:
         self._pause_s = session_timeout_s * _PAUSE_SHARE
         self._observer = observer
         self._last_tick: float | None = None
+        self._unanswered_since: float | None = None
         self._asked_at: float | None = None
         self._unmoved: dict[Any, tuple[tuple[Any, int], float]] = {}
         self._applied: deque[tuple[float, dict[SourcePosition, int]]] = deque()
@@ -90,6 +91,11 @@ class Watchdog:
         if self._last_tick is not None and now - self._last_tick > self._pause_s:
             found.append(f"the event loop stands still for {now - self._last_tick:.0f} s")
         return found
+
+    def outage(self) -> list[str]:
+        """Why the worker is not ready: the broker does not answer. Any thread."""
+        since = self._unanswered_since
+        return [] if since is None else [f"the broker has not answered for {time.monotonic() - since:.0f} s"]
 
     async def run(self) -> None:
         """Watch until something must be done about it.
@@ -127,9 +133,11 @@ class Watchdog:
         self._asked_at = time.monotonic()
         try:
             await self._probe(positions)
+            self._unanswered_since = None
         except (KafkaError, TimeoutError) as error:
             # An outage is no stall: the client reconnects by itself, and time starts anew.
             logger.warning("the broker did not answer the watchdog", error=type(error).__name__)
+            self._unanswered_since = self._unanswered_since or time.monotonic()
             self._unmoved.clear()
             self._applied.clear()
         self._asked_at = None
