@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -162,3 +163,44 @@ async def test_foreign_records_are_no_dead_letters(deployment: Settings) -> None
     async with connect.producer(deployment) as producer:
         await producer.send_and_wait(deployment.topic("dead-letters"), b"stray")
     assert pilot(deployment, "dead-letters", "list", "--json").stdout == "[]\n"
+
+
+KILLED_INSIDE = """
+import asyncio, os, signal
+from aiokafka import AIOKafkaProducer
+from worker.kafka import replay
+from worker.kafka.deadletters import Selection
+from worker.settings import load
+
+settings, _ = load()
+send = AIOKafkaProducer.send_and_wait
+
+async def dying(producer, topic, *args, **more):
+    if topic == settings.changelog("replayed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await send(producer, topic, *args, **more)
+
+AIOKafkaProducer.send_and_wait = dying
+asyncio.run(replay.replay(settings, Selection()))
+"""
+
+
+async def test_replay_killed_before_its_marker(deployment: Settings) -> None:
+    """Killed when the record is published and its marker is not, a replay has put nothing back; the next does, once."""
+    await set_aside(deployment, b"{}")
+    environment = {
+        **os.environ,
+        "PILOT_BOOTSTRAP_SERVERS": deployment.bootstrap_servers,
+        "PILOT_TOPIC_PREFIX": deployment.topic_prefix,
+    }
+    killed = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", KILLED_INSIDE], env=environment, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    again = await replay.replay(deployment, Selection())
+    once_more = await replay.replay(deployment, Selection())
+
+    assert (len(again.replayed), again.earlier) == (1, 0)
+    assert (len(once_more.replayed), once_more.earlier) == (0, 1)
+    assert [record.value for record in await records(deployment, "queries")] == [b"{}"]

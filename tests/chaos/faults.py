@@ -14,8 +14,11 @@ from tests.chaos.supervisor import LocalBroker, Supervised
 
 SESSION_TIMEOUT_S = 6
 FREEZE_S = (SESSION_TIMEOUT_S + 1.0, SESSION_TIMEOUT_S + 6.0)
+PAUSE_S = (0.5, 3.0)  # within the lease
 BROKER_DOWN_S = (1.0, 6.0)
+OUTAGE_S = (15.0, 60.0)  # every session expires meanwhile
 _DEATH_TIMEOUT_S = 20.0
+SUSPECT_STOPS = {None, 1, 2, 74}  # a worker that is scaled down amid another fault may still leave by itself
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class Fleet:
     workers: list[Supervised]
     guest: Supervised
     rng: random.Random
+    resend: Callable[[], Awaitable[None]]
     notes: list[str] = field(default_factory=list)
 
     async def victim(self) -> Supervised:
@@ -88,6 +92,37 @@ async def _freeze(fleet: Fleet) -> Blow:
     return blow
 
 
+async def _pause(fleet: Fleet) -> Blow:
+    chosen = await fleet.victim()
+    blow, lives = Blow("pause", chosen.name, time.time()), len(chosen.exits)
+    chosen.signal(signal.SIGSTOP)
+    await asyncio.sleep(fleet.rng.uniform(*PAUSE_S))
+    chosen.signal(signal.SIGCONT)
+    if chosen.exits[lives:]:
+        fleet.notes.append(f"{chosen.name} ended after a short pause: {chosen.exits[lives:]}")
+    return blow
+
+
+async def _scale(fleet: Fleet) -> Blow:
+    """Down to one worker at once, then up to all."""
+    kept, *others = fleet.rng.sample(fleet.workers, len(fleet.workers))
+    blow = Blow("scale", f"{len(others)} of {len(fleet.workers)}", time.time())
+    codes = await asyncio.gather(*(worker.stop() for worker in others))
+    await kept.ready()
+    for worker in others:
+        worker.start()
+    await asyncio.gather(*(worker.ready() for worker in others))
+    if SUSPECT_STOPS & set(codes):
+        fleet.notes.append(f"workers did not leave cleanly when scaled down: {codes}")
+    return blow
+
+
+async def _resend(fleet: Fleet) -> Blow:
+    blow = Blow("resend", "client", time.time())
+    await fleet.resend()
+    return blow
+
+
 async def _join(fleet: Fleet) -> Blow:
     if fleet.guest.kept:
         return await _leave(fleet)
@@ -106,12 +141,20 @@ async def _leave(fleet: Fleet) -> Blow:
     return blow
 
 
-async def _broker(fleet: Fleet) -> Blow:
-    blow = Blow("broker kill", "broker", time.time())
+async def _away(fleet: Fleet, kind: str, down_s: tuple[float, float]) -> Blow:
+    blow = Blow(kind, "broker", time.time())
     fleet.broker.kill()
-    await asyncio.sleep(fleet.rng.uniform(*BROKER_DOWN_S))
+    await asyncio.sleep(fleet.rng.uniform(*down_s))
     await asyncio.to_thread(fleet.broker.restart)
     return blow
+
+
+async def _broker(fleet: Fleet) -> Blow:
+    return await _away(fleet, "broker kill", BROKER_DOWN_S)
+
+
+async def _outage(fleet: Fleet) -> Blow:
+    return await _away(fleet, "outage", OUTAGE_S)
 
 
 KINDS: dict[str, Callable[[Fleet], Awaitable[Blow]]] = {
@@ -123,6 +166,10 @@ KINDS: dict[str, Callable[[Fleet], Awaitable[Blow]]] = {
     "join": _join,
     "leave": _leave,
     "broker": _broker,
+    "outage": _outage,
+    "pause": _pause,
+    "resend": _resend,
+    "scale": _scale,
 }
 
 

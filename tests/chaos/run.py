@@ -70,8 +70,8 @@ async def run(plan: Plan, broker: LocalBroker, folder: Path) -> Result:
         reserve=plan.reserve,
     )  # fmt: skip
     await _prepare(settings)
-    fleet = _fleet(plan, settings, broker, folder)
     client, stop = Client(settings, PARTITIONS, random.Random(plan.seed)), asyncio.Event()
+    fleet = _fleet(plan, settings, broker, folder, client)
     traffic = asyncio.create_task(client.run(plan.rate, stop))
     try:
         for worker in fleet.workers:
@@ -100,7 +100,7 @@ async def _prepare(settings: Settings) -> None:
     await publish(settings, settings.topic("budgets"), limits)
 
 
-def _fleet(plan: Plan, settings: Settings, broker: LocalBroker, folder: Path) -> Fleet:
+def _fleet(plan: Plan, settings: Settings, broker: LocalBroker, folder: Path, client: Client) -> Fleet:
     environment = {
         "PILOT_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
         "PILOT_TOPIC_PREFIX": settings.topic_prefix,
@@ -114,7 +114,7 @@ def _fleet(plan: Plan, settings: Settings, broker: LocalBroker, folder: Path) ->
     names = [f"worker-{number}" for number in range(1, plan.workers + 1)]
     workers = [Supervised(name, environment, folder / f"{prefix}-{name}.log") for name in names]
     guest = Supervised("guest", environment, folder / f"{prefix}-guest.log")
-    return Fleet(broker, workers, guest, random.Random(plan.seed))
+    return Fleet(broker, workers, guest, random.Random(plan.seed), client.resend)
 
 
 async def _quiet(settings: Settings, client: Client, traffic: asyncio.Task[None]) -> list[str]:
@@ -147,7 +147,7 @@ async def _stop(fleet: Fleet) -> Counter[int]:
 
 
 def _suspects(exits: Counter[int], plan: Plan) -> list[str]:
-    suspect = _SUSPECT_EXITS_WITHOUT_BROKER if "broker" in plan.kinds else _SUSPECT_EXITS
+    suspect = _SUSPECT_EXITS_WITHOUT_BROKER if {"broker", "outage"} & set(plan.kinds) else _SUSPECT_EXITS
     return [f"{exits[code]} workers ended with exit code {code}" for code in sorted(suspect & exits.keys())]
 
 

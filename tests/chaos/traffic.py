@@ -14,7 +14,7 @@ import itertools
 import json
 import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from tests.chaos.evidence import ASK, EXPECTED_CODE
 from worker.kafka.partitioning import partition_of
 from worker.settings import Settings
 
+RESENT = 60
 REQUEST_TIMEOUT_MS = 180_000  # longer than any outage of the suite: the client loses nothing
 TRANSACTION_TIMEOUT_MS = 10_000
 _EMBEDDINGS, _RECENT = 40, 300
@@ -49,6 +50,7 @@ class Client:
     _embeddings: list[str] = field(default_factory=list)
     _asked_all: asyncio.Event = field(default_factory=asyncio.Event)
     _producer: Any = None
+    _said: deque[tuple[str, bytes, bytes]] = field(default_factory=lambda: deque(maxlen=RESENT))
 
     async def run(self, rate: float, stop: asyncio.Event) -> None:
         """Send until told to stop and until every answer that feedback waits for has come."""
@@ -68,6 +70,12 @@ class Client:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             await self._producer.stop()
+
+    async def resend(self) -> None:
+        """The last records of both topics again, in any order: a producer that retries without idempotence."""
+        for topic, key, value in self.rng.sample(list(self._said), len(self._said)):
+            headers = [(ASK, str(next(self._numbers)).encode())] if topic == "queries" else []
+            await self._send(topic, "resent", key, value, headers)
 
     @property
     def unanswered(self) -> int:
@@ -186,6 +194,8 @@ class Client:
         through = producer or self._producer
         future = await through.send(name, value, key=key, partition=partition, headers=headers)
         self.sent[kind] += 1
+        if producer is None and key is not None and value is not None and EXPECTED_CODE not in dict(headers):
+            self._said.append((topic, key, value))
         if producer is None:  # those of a transaction may fail with it
             self._unsent.add(future)
             future.add_done_callback(self._unsent.discard)
