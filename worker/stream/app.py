@@ -82,7 +82,10 @@ class Worker:
         """Changelog records that this worker still has to read before its tables are complete. Any thread."""
         if self.recovered:
             return 0
-        recovery = self.app.tables.recovery
+        # Not `recovery`, which would make one here, for the wrong event loop, if there is none yet.
+        recovery = self.app.tables._recovery  # noqa: SLF001
+        if recovery is None:
+            return 0
         ends, offsets = dict(recovery.active_highwaters), dict(recovery.active_offsets)
         return sum(max(0, end - (offsets.get(tp) or 0)) for tp, end in ends.items() if end is not None)
 
