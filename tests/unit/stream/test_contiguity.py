@@ -109,6 +109,27 @@ class TestChain:
         assert result.getall() == []
 
 
+class TestBeginning:
+    """Where a partition begins is what was committed, not what the log still has."""
+
+    async def test_expired_records_show_as_a_hole(self) -> None:
+        """The position begins at the commit, so the first record of a log that begins later does not follow."""
+        owner = assignment()
+        contiguity.begin_at(TP, owner.state_value(TP), 5)
+        (record,) = fetched(owner, 8, (8,)).getall()
+        assert record.source_position.admit(record.offset, record.previous_offset) is Admission.HOLE
+        assert (record.source_position.last, record.source_position.expired) == (4, 0)
+
+    async def test_fetched_before_the_commit_was_known(self) -> None:
+        """A position that began where the log begins learns how many records are missing before it."""
+        owner = assignment()
+        (record,) = fetched(owner, 8, (8,)).getall()
+        contiguity.begin_at(TP, owner.state_value(TP), 5)
+        assert record.source_position.expired == 3
+        contiguity.begin_at(TP, owner.state_value(TP), 9)
+        assert record.source_position.expired == 0
+
+
 class TestAdmission:
     """One judgement per event."""
 

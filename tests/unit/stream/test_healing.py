@@ -149,3 +149,12 @@ class TestRetention:
         ward.position.done = 0
         await ward.check_after(GRACE_S + 2 * HOLE_S)
         assert ward.notebook.records == [RecordsLost("queries", 0, 1, 6)]
+
+    async def test_expired_before_the_first_fetch(self, ward: Ward) -> None:
+        """Records that were gone before anything was fetched are told once."""
+        ward.position = position(start=8)
+        ward.position.expired = 3
+        await ward.check_after(0.1)
+        await ward.check_after(0.1)
+        assert ward.notebook.records == [RecordsLost("queries", 0, 5, 3)]
+        assert ward.broker.sought == []

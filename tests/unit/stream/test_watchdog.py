@@ -167,6 +167,18 @@ class TestStall:
             post.consumer.offsets = answer
             await post.probe_for(8)
 
+    async def test_outage_is_told(self, post: Post) -> None:
+        """While the broker does not answer the worker is not ready, and says since when; one answer ends it."""
+        await post.probe()
+        assert post.dog.outage() == []
+        post.consumer.offsets = KafkaConnectionError("down")
+        await post.probe()
+        await post.probe(7.0)
+        assert post.dog.outage() == ["the broker has not answered for 7 s"]
+        post.consumer.offsets = {TP: (3, 9)}
+        await post.probe()
+        assert post.dog.outage() == []
+
     async def test_recovery_is_no_stall(self, post: Post) -> None:
         """Nothing is processed while tables recover, however long it takes."""
         post.consumer.offsets = {TP: (3, 9)}
