@@ -187,10 +187,15 @@ class Watchdog:
             return
         if position is not None and idle and _BEHIND_S[0] < now - since < _BEHIND_S[1]:
             await self._healer.heal(position, "idle behind the end")
-        elif now - since > self._stall_s():
+        elif now - since > self._patience_s(position):
             raise WorkerMustStop(
                 ExitCode.STALLED, f"{tp} stands at {committed} of {end} and has not moved for {now - since:.0f} s"
             )
+
+    def _patience_s(self, position: SourcePosition | None) -> float:
+        """A hole is the healer's, whose verdict (exit 70) says more, but not for ever."""
+        healing = position is not None and position.hole_since is not None
+        return self._stall_s() * (2 if healing else 1)
 
     def _starved(self) -> bool:
         """Whether records of other partitions, fetched before, are still being handed to their agent."""

@@ -167,6 +167,15 @@ class TestStall:
             post.consumer.offsets = answer
             await post.probe_for(8)
 
+    async def test_hole_is_left_to_the_healer_for_a_while(self, post: Post) -> None:
+        """While records are fetched again a commit may stand still for two stalls, and no longer."""
+        post.consumer.offsets = {TP: (3, 9)}
+        post.consumer.found[0].last = 5
+        post.consumer.found[0].hole_since = post.clock.now
+        await post.probe_for(2 * STALL_S)
+        with pytest.raises(WorkerMustStop, match="stands at 3 of 9"):
+            await post.probe_for(6)
+
     async def test_outage_is_told(self, post: Post) -> None:
         """While the broker does not answer the worker is not ready, and says since when; one answer ends it."""
         await post.probe()
