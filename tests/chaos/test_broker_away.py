@@ -14,7 +14,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy
 from tests.chaos.team import SESSION_S, Team
 
-DELAY_S = 0.15
+DELAY_S = 0.05
 AWAY_S = SESSION_S + 4.0
 SAFE_EXITS = {None, 71, 72, 73}  # whoever was cut off goes on, or leaves with its code
 

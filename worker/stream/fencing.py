@@ -13,6 +13,7 @@ refuses lower epochs there. No transaction is ever begun.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,7 @@ class OwnedBatch(MessageBatch):  # type: ignore[misc] # aiokafka is untyped here
 def install() -> None:
     """Make aiokafka's producers build batches that know their owner."""
     message_accumulator.MessageBatch = OwnedBatch
+    logging.getLogger("aiokafka.producer.sender").setLevel(logging.WARNING)  # else two lines a partition and claim
 
 
 class Claims:

@@ -6,9 +6,12 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
+from worker.errors import ExitCode, WorkerMustStop
 from worker.stream.delivery import KafkaDelivery, Outgoing
 
 BATCH_BYTES = 1_000
@@ -76,3 +79,16 @@ async def test_nothing_sends_nothing() -> None:
     producer = Producer()
     assert await KafkaDelivery(producer).send("t", 0, []) == []
     assert producer.sent == []
+
+
+async def test_send_that_finds_no_room_is_given_up() -> None:
+    """When the batch before it has not left for the client's time-out, the worker must end with 72."""
+    producer = Producer()
+
+    async def full(*_: Any, **__: Any) -> Any:
+        raise KafkaTimeoutError
+
+    producer.send_batch = full  # type: ignore[method-assign]
+    with pytest.raises(WorkerMustStop) as caught:
+        await KafkaDelivery(producer).send("t", 0, [Outgoing(b"a", b"1")])
+    assert caught.value.code is ExitCode.SEND_FAILED
