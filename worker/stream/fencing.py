@@ -117,13 +117,18 @@ class Claims:
 
     async def _next_epoch(self, partition: int) -> tuple[int, int]:
         name = f"{self._settings.application_id}-partition-{partition}"
-        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        try:
+            async with asyncio.timeout(PATIENCE_S):  # the client itself would look for a coordinator for ever
+                return await self._ask(name)
+        except TimeoutError:
+            message = f"no producer epoch for the transactional id {name} within {PATIENCE_S:.0f} s"
+            raise WorkerMustStop(ExitCode.SEND_FAILED, message) from None
+
+    async def _ask(self, name: str) -> tuple[int, int]:
         while True:
             try:
                 async with connect.producer(self._settings, transactional_id=name) as client:
                     return client._txn_manager.producer_id, client._txn_manager.producer_epoch
             except OperationFailed as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise WorkerMustStop(ExitCode.SEND_FAILED, f"no producer epoch for {name}: {error}") from error
                 logger.warning("no producer epoch yet", transactional_id=name, error=str(error))
                 await asyncio.sleep(_RETRY_S)

@@ -135,6 +135,21 @@ class TestClaim:
         assert len(delivery.sent) == 1 + renewed
 
 
+async def test_missing_coordinator_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction coordinator that never comes up is told after a minute, with the id, not waited for."""
+    monkeypatch.setattr(fencing, "PATIENCE_S", 0.01)
+
+    async def never(_: Claims, name: str) -> tuple[int, int]:
+        del name
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(Claims, "_ask", never)
+    claims = Claims(settings(), {CHANGELOG.topic: lambda _: KEY}, ManualDelivery(), lambda: True)
+    with pytest.raises(WorkerMustStop, match="transactional id t-partition-0") as caught:
+        await claims.claim(assigned(0))
+    assert caught.value.code is ExitCode.SEND_FAILED
+
+
 @pytest.mark.parametrize(("error", "code"), [(ProducerFenced(), 73), (KafkaTimeoutError(), 72), (OSError(), 72)])
 def test_sends_given_up(error: Exception, code: int) -> None:
     """A refused epoch means another owner, anything else a send that failed for good."""
