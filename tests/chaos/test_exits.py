@@ -32,15 +32,16 @@ HEALTHY = ("worker.cli", "worker")
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a worker with this fault ends: its code, and words of its last line."""
+    """How a worker with this fault ends: its code, words of its last line, and another code if two guards race."""
 
     code: int
     reason: str
+    or_code: int | None = None
 
 
 ENDS = {
     "hole": End(70, "queries/0 after offset 19 (hole) and do not come back"),
-    "deaf": End(71, "stands at 20 of 100"),
+    "deaf": End(71, "worker must stop", or_code=70),
     "no_fetch": End(71, "stands at 20 of 100"),
     "no_commit": End(71, "stands at 0"),
     "no_delivery": End(71, "stands at 0 of 100"),
@@ -117,9 +118,9 @@ def workers(killable: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize("fault", ENDS)
 def test_worker_leaves(fault: str, workers: dict[str, WorkerProcess]) -> None:
-    """Whatever stops the work ends the process with the contract's code, and the last line says what it was."""
+    """Whatever stops the work ends the process with the contract's code, and the log says what it was."""
     worker, end = workers[fault], ENDS[fault]
-    assert worker.wait(LEFT_S) == end.code, worker.said()
+    assert worker.wait(LEFT_S) in (end.code, end.or_code), worker.said()
     assert end.reason in worker.said()
 
 
