@@ -95,7 +95,8 @@ def workers(killable: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> 
     }  # fmt: skip
 
     async def prepare() -> None:
-        await asyncio.gather(*(_prepare(each, 4 if name == "torn" else 1) for name, each in deployments.items()))
+        for name, each in deployments.items():
+            await _prepare(each, 4 if name == "torn" else 1)
         await _refuse_decisions(deployments["refused"])
         await _contradict(deployments["tripped"])
 

@@ -104,6 +104,7 @@ def test_name_exists(owner: type, name: str) -> None:
         (GroupCoordinator, ["self._commit_lock", "self.generation"]),
         (AIOKafkaConsumer, ["self._coordinator", "self._subscription", "self._fetcher", "self._isolation_level"]),
         (FetchResult, ["self._assignment", "self._topic_partition"]),
+        (AIOKafkaProducer, ["self._txn_manager"]),
         (
             driver.Consumer.__mro__[2],
             ["self._read_offset", "self._unacked_messages", "self._waiting_for_ack", "self.suspend_flow"],
@@ -146,6 +147,12 @@ def test_heartbeat_tells_whether_it_was_answered() -> None:
     """The lease is renewed by what `_do_heartbeat` returns."""
     assert inspect.iscoroutinefunction(GroupCoordinator._do_heartbeat)
     assert "return True" in inspect.getsource(GroupCoordinator._do_heartbeat)
+
+
+def test_accumulator_makes_batches_by_the_module_s_name() -> None:
+    """Replacing `MessageBatch` in the module replaces the batches, whose producer state is set when they leave."""
+    assert "= MessageBatch(" in inspect.getsource(message_accumulator.MessageAccumulator._append_batch)
+    assert "batch.set_producer_state(" in inspect.getsource(message_accumulator.MessageAccumulator._pop_batch)
 
 
 async def test_producer_settings_reach_the_client(configured: Settings) -> None:
