@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, TopicPartitionState
-from aiokafka.producer.message_accumulator import MessageBatch
+from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
 from aiokafka.producer.producer import AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
 from faust.stores.memory import Store
@@ -151,8 +151,8 @@ def test_heartbeat_tells_whether_it_was_answered() -> None:
 
 def test_accumulator_makes_batches_by_the_module_s_name() -> None:
     """Replacing `MessageBatch` in the module replaces the batches, whose producer state is set when they leave."""
-    assert "= MessageBatch(" in inspect.getsource(message_accumulator.MessageAccumulator._append_batch)
-    assert "batch.set_producer_state(" in inspect.getsource(message_accumulator.MessageAccumulator._pop_batch)
+    assert "= MessageBatch(" in inspect.getsource(MessageAccumulator._append_batch)
+    assert "batch.set_producer_state(" in inspect.getsource(MessageAccumulator._pop_batch)
 
 
 async def test_producer_settings_reach_the_client(configured: Settings) -> None:
