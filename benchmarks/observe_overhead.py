@@ -1,9 +1,9 @@
 """What being observed costs: queries and feedback through the agents' handlers, without Kafka.
 
-The same events with nobody watching, with the records of what happened made for nobody, and with
-metrics and logs as in a worker. Times are CPU time of the thread; the variants take turns in one
-process, and the ratios of each turn are compared. Then what a scrape, the status document and the
-sums over many users take.
+Three parts are timed apart, for their difference would drown in noise: the work itself (decide and
+settle), comparing and describing each decision for observers, and the observers' own work, metrics
+and logs as in a worker. Times are CPU time of the thread, medians over repetitions in one process.
+Then what a scrape, the status document and the sums over many users take.
 
     python benchmarks/observe_overhead.py --repetitions 7
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +25,8 @@ from worker.core.router import Router, RouterOptions
 from worker.kafka.compacted import Record
 from worker.kafka.control import Budgets, Catalog
 from worker.kafka.partitioning import partition_of
-from worker.observe import Observers
+from worker.observe import Observer, Observers
+from worker.observe import Record as ObservedRecord
 from worker.observe.budgets import BudgetBook
 from worker.observe.logs import LogObserver
 from worker.observe.prometheus import PrometheusObserver
@@ -41,14 +42,33 @@ PARTITIONS = 4
 USERS = 50
 MANY_USERS = 100_000
 START_MS = 19_675 * 86_400_000
-NOBODY, RECORDS, METRICS = "nobody watches", "records are made", "metrics and logs"
+Stream = list[tuple[SourceRecord, SourceRecord]]
+
+
+@dataclass
+class Times:
+    """CPU seconds of one run, by part."""
+
+    work: float = 0.0
+    describing: float = 0.0
+    observing: float = 0.0
+
+
+class Recorder:
+    """Keeps what it observes."""
+
+    def __init__(self) -> None:
+        self.records: list[ObservedRecord] = []
+
+    def observe(self, record: ObservedRecord) -> None:
+        """Keep it."""
+        self.records.append(record)
 
 
 class Lane:
     """Both handlers over one journal; what they emit goes nowhere."""
 
-    def __init__(self, prior: Prior, models: int, observers: Observers, *, told: bool) -> None:
-        self._told = told
+    def __init__(self, prior: Prior, models: int, observer: Observer) -> None:
         self._journal = Journal(State(lambda *_: None, lambda *_: None, lambda *_: None))
         router = Router(prior, RouterOptions())
         catalog, budgets = Catalog(on_change=lambda: router.set_arms(catalog.arms)), Budgets()
@@ -59,25 +79,31 @@ class Lane:
         sweeper = SimpleNamespace(watch=lambda *_: None, watch_window=lambda *_: None)
         shared: Any = {
             "settings": Settings(), "partitions": PARTITIONS, "tenure": SimpleNamespace(journal=self._journal),
-            "sweeper": sweeper, "catalog": catalog, "observer": observers,
+            "sweeper": sweeper, "catalog": catalog, "observer": observer,
         }  # fmt: skip
         self._route = RouteHandler(
             **shared, router=router, projection=prior.projection, encoder=SimpleNamespace(), budgets=budgets
         )
         self._settle = SettleHandler(**shared)
 
-    def cycle(self, query: SourceRecord, feedback: SourceRecord) -> None:
+    def run(self, stream: Stream) -> Times:
         """Decide, acknowledge, settle and learn."""
-        self._route.handle(query, self._route.prepare(query))
-        self._settle.handle(feedback, self._settle.prepare(feedback))
-        batch = self._journal.turn()
-        if self._told:
+        times = Times()
+        for query, feedback in stream:
+            began = time.thread_time()
+            self._route.handle(query, self._route.prepare(query))
+            self._settle.handle(feedback, self._settle.prepare(feedback))
+            batch = self._journal.turn()
+            self._journal.state.evict(batch.number)
+            worked = time.thread_time()
             for call in batch.delivered:
                 call()
-        self._journal.state.evict(batch.number)
+            times.work += worked - began
+            times.describing += time.thread_time() - worked
+        return times
 
 
-def events(count: int, dimension: int) -> list[tuple[SourceRecord, SourceRecord]]:
+def events(count: int, dimension: int) -> Stream:
     """Queries with embeddings, each with its feedback."""
     random = np.random.default_rng(1)
     made = []
@@ -96,29 +122,23 @@ def events(count: int, dimension: int) -> list[tuple[SourceRecord, SourceRecord]
     return made
 
 
-def cycle_us(lane: Lane, stream: list[tuple[SourceRecord, SourceRecord]]) -> float:
-    """CPU time of a cycle in µs."""
-    began = time.thread_time()
-    for query, feedback in stream:
-        lane.cycle(query, feedback)
-    return (time.thread_time() - began) / len(stream) * 1e6
-
-
-def measure(models: int, repetitions: int, queries: int) -> dict[str, list[float]]:
-    """µs a cycle by variant, one value a repetition; the variants take turns, in changing order."""
+def measure(models: int, repetitions: int, queries: int) -> Times:
+    """Medians of µs a query with its feedback."""
     prior = default_prior()
     stream = events(queries, prior.projection.embedding_dimension)
-    variants: list[tuple[str, Callable[[], Lane]]] = [
-        (NOBODY, lambda: Lane(prior, models, Observers(), told=False)),
-        (RECORDS, lambda: Lane(prior, models, Observers(), told=True)),
-        (METRICS, lambda: Lane(prior, models, Observers(PrometheusObserver(), LogObserver()), told=True)),
-    ]
-    cycle_us(variants[-1][1](), stream)
-    figures: dict[str, list[float]] = defaultdict(list)
-    for repetition in range(repetitions):
-        for name, make in np.roll(np.array(variants, dtype=object), repetition, axis=0):
-            figures[name].append(cycle_us(make(), stream))
-    return figures
+    runs: list[Times] = []
+    for _ in range(repetitions + 1):
+        recorder = Recorder()
+        times = Lane(prior, models, recorder).run(stream)
+        observers = Observers(PrometheusObserver(), LogObserver())
+        began = time.thread_time()
+        for record in recorder.records:
+            observers.observe(record)
+        times.observing = time.thread_time() - began
+        runs.append(times)
+    warm = runs[1:]
+    parts = ("work", "describing", "observing")
+    return Times(*(float(np.median([getattr(run, part) for run in warm])) / queries * 1e6 for part in parts))
 
 
 def median_ms(work: Callable[[], object], times: int = 9) -> float:
@@ -137,7 +157,8 @@ def show_reading() -> None:
     vitals = Vitals(BudgetUse(0, 1, 0.5))
     about = About("w", "g", "1", "pacing", "default", "quantile", "fp", 0.0)
     status = Status(metrics, lambda: vitals, live=list, ready=list, about=about, last_exit=None)
-    Lane(default_prior(), 11, Observers(metrics), told=True)
+    prior = default_prior()
+    Lane(prior, 11, metrics).run(events(200, prior.projection.embedding_dimension))
     for _ in range(120):
         status.sample()
     book = BudgetBook(3600)
@@ -154,16 +175,12 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--queries", type=int, default=1_500)
     chosen = parser.parse_args()
+    print("µs of CPU a query and its feedback")
+    print("models    work  describing  observing  speed, observed ÷ not")
     for models in (5, 11, 30):
-        figures = {
-            name: np.array(values) for name, values in measure(models, chosen.repetitions, chosen.queries).items()
-        }
-        base = figures[NOBODY]
-        print(f"{models} models, decide + settle, CPU time a cycle")
-        for name in (NOBODY, RECORDS, METRICS):
-            extra = float(np.median(figures[name] - base))
-            ratio = float(np.median(base / figures[name]))
-            print(f"  {name:18} {np.median(figures[name]):7.1f} µs  {extra:+6.1f} µs  speed × {ratio:.3f}")
+        times = measure(models, chosen.repetitions, chosen.queries)
+        share = times.work / (times.work + times.describing + times.observing)
+        print(f"{models:6} {times.work:7.1f} {times.describing:11.1f} {times.observing:10.1f} {share:22.3f}")
     show_reading()
 
 
