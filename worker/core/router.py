@@ -164,16 +164,6 @@ class Router:
             if predicted_usd is not None:
                 self._beliefs.costs.settle(k, cost_usd, predicted_usd)
 
-    def outlook(self) -> dict[str, Outlook]:
-        """How every enabled arm looks on recent queries, or on the prior's sample before the first ones."""
-        contexts, tokens = self._reservoir.contexts[:OUTLOOK_QUERIES], self._reservoir.tokens[:OUTLOOK_QUERIES]
-        if not self._arms or not len(contexts):
-            return {}
-        mean, deviation = self._beliefs.rewards.score_many(contexts)
-        costs = self._beliefs.costs.estimate_many(contexts, tokens).expected
-        columns = zip(mean.mean(0).tolist(), deviation.mean(0).tolist(), costs.mean(0).tolist(), strict=True)
-        return {arm.model: Outlook(*column) for arm, column in zip(self._arms, columns, strict=True)}
-
     def freeze(self) -> None:
         """From now on decide by what is known: no bonus, no forced pulls."""
         self._frozen = True
@@ -202,6 +192,16 @@ class Router:
     def version(self) -> str:
         """Names what a decision was made from: `fingerprint:observations`."""
         return f"{self._prior.fingerprint}:{self.observations}"
+
+    def outlook(self) -> dict[str, Outlook]:
+        """How every enabled arm looks on recent queries, or on the prior's sample before the first ones."""
+        contexts, tokens = self._reservoir.contexts[:OUTLOOK_QUERIES], self._reservoir.tokens[:OUTLOOK_QUERIES]
+        if not self._arms or not len(contexts):
+            return {}
+        mean, deviation = self._beliefs.rewards.score_many(contexts)
+        costs = self._beliefs.costs.estimate_many(contexts, tokens).expected
+        columns = zip(mean.mean(0).tolist(), deviation.mean(0).tolist(), costs.mean(0).tolist(), strict=True)
+        return {arm.model: Outlook(*column) for arm, column in zip(self._arms, columns, strict=True)}
 
     def decide(self, request: Request, account: Account | None, bounds: Nanos | None = None) -> Verdict:
         """Choose a model for one query.
