@@ -188,11 +188,6 @@ class Router:
         """Whether open decisions count: early, when the bonus still decides."""
         return self.options.open_decisions and self._early and not self._frozen
 
-    @property
-    def version(self) -> str:
-        """Names what a decision was made from: `fingerprint:observations`."""
-        return f"{self._prior.fingerprint}:{self.observations}"
-
     def outlook(self) -> dict[str, Outlook]:
         """How every enabled arm looks on recent queries, or on the prior's sample before the first ones."""
         contexts, tokens = self._reservoir.contexts[:OUTLOOK_QUERIES], self._reservoir.tokens[:OUTLOOK_QUERIES]
@@ -202,6 +197,11 @@ class Router:
         costs = self._beliefs.costs.estimate_many(contexts, tokens).expected
         columns = zip(mean.mean(0).tolist(), deviation.mean(0).tolist(), costs.mean(0).tolist(), strict=True)
         return {arm.model: Outlook(*column) for arm, column in zip(self._arms, columns, strict=True)}
+
+    @property
+    def version(self) -> str:
+        """Names what a decision was made from: `fingerprint:observations`."""
+        return f"{self._prior.fingerprint}:{self.observations}"
 
     def decide(self, request: Request, account: Account | None, bounds: Nanos | None = None) -> Verdict:
         """Choose a model for one query.
