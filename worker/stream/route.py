@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -66,8 +65,8 @@ class Moments(NamedTuple):
 
     def stages(self, record: SourceRecord, acknowledged: float) -> records.Stages:
         """The latency of a decision that is acknowledged, by where it went."""
-        times = (record.timestamp / 1000, *self, acknowledged)
-        return records.Stages(*(max(0.0, after - before) for before, after in pairwise(times)))
+        wait = max(0.0, self.taken - record.timestamp / 1000)  # the broker's clock may be ahead of this one
+        return records.Stages(wait, self.begun - self.taken, self.decided - self.begun, acknowledged - self.decided)
 
 
 class RouteHandler:
