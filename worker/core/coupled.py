@@ -31,6 +31,9 @@ class Hyper:
 
     The intercept, always the last coordinate, has wide variances of its own: with narrow
     ones a cold router never tries the strong arm. `m` is the prior mean of its shared part.
+    So have the `tasks` coordinates from `task_first` on, the indicators of the caller's
+    labels: a label tells models apart, hardly anything else does, and one variance for all would
+    believe too little in the label and too much in the rest.
     """
 
     tau_d2: float = 0.01
@@ -39,24 +42,28 @@ class Hyper:
     intercept_d2: float = 1.0
     intercept_s2: float = 1.0
     m: float = 0.6
+    task_d2: float = 0.01
+    task_s2: float = 0.03
+    task_first: int = 0
+    tasks: int = 0
 
     def own(self, dimension: int) -> FloatArray:
         """The diagonal of S_d, shape (dimension,)."""
-        return _diagonal(dimension, self.tau_d2, self.intercept_d2)
+        return self._diagonal(dimension, self.tau_d2, self.task_d2, self.intercept_d2)
 
     def shared(self, dimension: int) -> FloatArray:
         """The diagonal of S_s, shape (dimension,)."""
-        return _diagonal(dimension, self.tau_s2, self.intercept_s2)
+        return self._diagonal(dimension, self.tau_s2, self.task_s2, self.intercept_s2)
 
     def mean(self, dimension: int) -> FloatArray:
         """The prior mean of μ, shape (dimension,)."""
-        return _diagonal(dimension, 0.0, self.m)
+        return self._diagonal(dimension, 0.0, 0.0, self.m)
 
-
-def _diagonal(dimension: int, context: float, intercept: float) -> FloatArray:
-    values = np.full(dimension, context)
-    values[-1] = intercept
-    return values
+    def _diagonal(self, dimension: int, context: float, task: float, intercept: float) -> FloatArray:
+        values = np.full(dimension, context)
+        values[self.task_first : self.task_first + self.tasks] = task
+        values[-1] = intercept
+        return values
 
 
 class _Precision:
