@@ -155,6 +155,13 @@ class Router:
             if predicted_usd is not None:
                 self._beliefs.costs.settle(k, cost_usd, predicted_usd)
 
+    def serve(self, share: float) -> None:
+        """Say which share of all traffic this worker serves, 0 to 1; 0: unknown, taken as all.
+
+        It sees only its own open decisions and scales them up.
+        """
+        self._outstanding.share = share or 1.0
+
     def freeze(self) -> None:
         """From now on decide by what is known: no bonus, no forced pulls."""
         self._frozen = True
@@ -225,6 +232,7 @@ class Router:
         self._typical_tokens = float(self._reservoir.tokens.mean())
         mean, deviation = self._beliefs.rewards.score_many(self._reservoir.contexts)
         costs = self._beliefs.costs.estimate_many(self._reservoir.contexts, self._reservoir.tokens)
+        self._cheapest_usd = float(costs.expected.min(axis=1).mean())
         exploits = self._frozen or self.options.learning_share is not None
         score = mean if exploits else mean + self._alpha * deviation
         self._policy.plan(Sample(mean, score, costs.expected))
@@ -260,11 +268,14 @@ class Router:
         score = weighed.mean + self._alpha * weighed.deviation if explores else weighed.mean
         costs = weighed.estimate.expected
         policy = self._explorer if explores else self._policy
-        choice = policy.choose(View(request.query_id, score, costs, eligible, limited, left, request.user_id))
+        view = View(request.query_id, score, costs, eligible, limited, left, request.user_id)
+        choice = policy.choose(view)
         if choice.threshold is not None:
             weighed.codes[choice.threshold] = THRESHOLD
             eligible = self._screen.eligible(weighed.codes)
-        forced = self._forced.due(eligible) if explores and self.options.learning_share is None else None
+        forced = None
+        if explores and self.options.learning_share is None:
+            forced = self._forced.due(view, eligible, self._cheapest_usd)
         greedy = choice.arm if forced is None else forced
         arm, propensity = self._explore(request.query_id, greedy, eligible)
         self._forced.pulled(arm)

@@ -245,6 +245,15 @@ class TestExploration:
         chosen = {made.decide(request(n), poor).model for n in range(100)}
         assert chosen == {"cheap"}
 
+    def test_forced_pulls_leave_the_cheapest_arm_affordable(self) -> None:
+        """A pull may take a tenth of what the cheapest arm for the rest of the window leaves over, no more."""
+        made = router(known=False, policy="unlimited", alpha=0.0)
+        made.refresh({"cheap": scored()["dear"]})
+        call = made.decide(request(), RICH).estimated_cost_nanos or 0
+        tight, ample = (Account(round(times * 1_000 * call), left=1_000.0) for times in (2.5, 6.0))
+        assert {made.decide(request(n), tight).model for n in range(100)} == {"cheap", "middle"}
+        assert "dear" in {made.decide(request(n), ample).model for n in range(100)}
+
     def test_a_frozen_router_neither_forces_nor_bonuses(self) -> None:
         """After freeze, what is known decides alone."""
         made = router(known=False, alpha=50.0, policy="unlimited")
