@@ -40,6 +40,22 @@ class View(NamedTuple):
             return math.inf
         return to_usd(account.limit - account.settled - account.expected)
 
+    @property
+    def affordable_usd(self) -> float:
+        """Mean cost of a query that the rest of the window, this one included, can bear; infinite without a limit.
+
+        When the window ends as many decisions will be open as now, and they will hold what they
+        reserved, not what they cost. A pace that forgets this has the last queries rejected.
+        """
+        account = self.account
+        if account is None or account.limit is None or account.expected <= 0 or not account.queries:
+            return self.unspent_usd / self.left
+        outstanding = account.queries * account.expected / (account.settled + account.expected)
+        excess = max(account.reserved / account.expected - 1.0, 0.0)
+        staying = max(1.0 - self.left / outstanding, 0.0)
+        held_usd = staying * excess * to_usd(account.expected)
+        return (self.unspent_usd - held_usd) / (self.left + excess * min(outstanding, self.left))
+
 
 class Choice(NamedTuple):
     """An eligible arm, the price of a dollar in reward, and arms (K,) kept out by a threshold."""
