@@ -35,7 +35,8 @@ class Profile:
 
     def note(self, elapsed: float) -> None:
         """Count one query at this share of the window, 0 to 1."""
-        self._seen_from = min(self._seen_from, elapsed)
+        if elapsed < self._seen_from:
+            self._seen_from = elapsed
         self._window[min(int(elapsed * BINS), BINS - 1)] += 1
 
     def close(self) -> None:
@@ -73,13 +74,15 @@ class Demand:
 
     def note(self, account: Account) -> None:
         """Count the query that this account is about to be charged for."""
-        if account.elapsed < self._elapsed - 0.5:
+        elapsed = account.elapsed
+        if elapsed < self._elapsed - 0.5:
             self._close()
-        self._elapsed = max(self._elapsed, account.elapsed)
+        if elapsed > self._elapsed:
+            self._elapsed = elapsed
         if account.queries == 0:
             self._users += 1
         self._queries += 1
-        self.profile.note(account.elapsed)
+        self.profile.note(elapsed)
 
     def _close(self) -> None:
         counted = self._past.queries + self._queries

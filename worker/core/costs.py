@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from worker.core.arms import USD_PER_MTOK, Arm
-from worker.core.downdate import downdate
+from worker.core.downdate import Groups, downdate, downdate_many
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -56,6 +56,9 @@ class CostPort(Protocol):
 
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
         """Learn an outcome of arm k: output tokens (`PricedTokens`) or USD (`LogCost`)."""
+
+    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
+        """The same at once: contexts (t, m, d) padded by arm, outcomes (n,) in their order."""
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
         """Note a settled call beside its prediction before bias; acts at the next `freeze`."""
@@ -97,7 +100,7 @@ class LogRidge:
             raise ValueError(f"{len(sums)} sums for {arms} arms")
         A = np.array([moments.A for moments in sums]).reshape(arms, dimension, dimension)
         b = np.array([moments.b for moments in sums]).reshape(arms, dimension) + _RIDGE * self._start
-        self._inverse = np.linalg.inv(A + _RIDGE * np.eye(dimension))
+        self._inverse: FloatArray = np.linalg.inv(A + _RIDGE * np.eye(dimension))
         self.theta = np.einsum("kij,kj->ki", self._inverse, b)
         self._calls = [moments.n for moments in sums]
         squares = np.array([moments.squares for moments in sums])
@@ -117,6 +120,19 @@ class LogRidge:
         calls, misfit = self._calls[k], self._misfit[k] = self._calls[k] + 1, self._misfit[k] + error * error / f
         spread = self.spread[k] = _spread(misfit, calls)
         return spread
+
+    def learn_many(self, groups: Groups, X: FloatArray, log_outcomes: FloatArray) -> None:
+        """`learn` for many outcomes, equal up to rounding: contexts (t, m, d) and logs (t, m), padded by arm."""
+        arms = groups.arms
+        inverses = self._inverse[arms]
+        errors: FloatArray = log_outcomes - np.matvec(X, self.theta[arms])
+        steps, missed = downdate_many(inverses, X, errors, 1.0)
+        self._inverse[arms] = inverses
+        self.theta[arms] += steps
+        for k, count, miss in zip(arms, groups.counts, missed.tolist(), strict=True):
+            self._calls[k] += count
+            self._misfit[k] += miss
+            self.spread[k] = _spread(self._misfit[k], self._calls[k])
 
 
 def _spread(misfit: float, calls: int) -> float:
@@ -173,6 +189,12 @@ class _LearnedCost:
         spread = self._ridge.learn(k, x, math.log(max(outcome, self._smallest(k))))
         self._rise[k] = math.exp(self._z * spread)
 
+    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
+        least = np.array([self._smallest(k) for k in groups.arms])
+        floored = np.maximum(outcomes, least[groups.places])
+        self._ridge.learn_many(groups, X, groups.padded(np.log(floored)))
+        self._rise = self._rises()
+
     def _smallest(self, _k: int) -> float:
         return 1.0
 
@@ -189,7 +211,8 @@ class _LearnedCost:
 
     def _outcomes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean (before bias) and quantile of the outcome: (K,) or (n, K)."""
-        mean = np.exp(np.minimum(x.dot(self._ridge.theta.T), _LOG_LIMIT))
+        logs = x.dot(self._ridge.theta.T)
+        mean = np.exp(np.minimum(logs, _LOG_LIMIT, logs), logs)
         return mean, mean * self._rise
 
 

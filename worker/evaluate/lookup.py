@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.core.costs import CostEstimate
+from worker.core.downdate import Groups
 from worker.core.prior import Prior
 from worker.core.projection import Projection
 from worker.core.statistics import ArmStatistics, Moments
@@ -38,6 +39,9 @@ class _Means:
 
     def learn(self, k: int, x: FloatArray, r: float) -> None:
         """Known from the train rows; nothing is added."""
+
+    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
+        """As `learn`."""
 
     def refresh(self, sums: Sequence[Moments]) -> None:
         """Nothing to solve."""
