@@ -126,9 +126,8 @@ class _Uncertainty:
 
     def variance(self, g: FloatArray, x: FloatArray) -> FloatArray:
         """xᵀCov_k x of shape (K,), from the rows g_k = N_k x."""
-        h = g.dot(self.R)
-        h += x
-        variance: FloatArray = np.vecdot(h, g)
+        variance: FloatArray = np.vecdot(g.dot(self.R), g)
+        variance += g.dot(x)
         return variance
 
     def covariance(self) -> FloatArray:

@@ -36,9 +36,9 @@ def nanos(usd: FloatArray) -> Nanos:
     return np.minimum(np.rint(usd * NANOS_PER_USD), _LARGEST_NANOS).astype(np.int64)
 
 
-def amounts(usd: FloatArray) -> list[int]:
-    """The same for the few arms of one query, shape (K,)."""
-    return [round(value * NANOS_PER_USD) if value < _LARGEST_USD else _LARGEST_NANOS for value in usd.tolist()]
+def amounts(usd: list[float]) -> list[int]:
+    """The same for the few arms of one query."""
+    return [round(value * NANOS_PER_USD) if value < _LARGEST_USD else _LARGEST_NANOS for value in usd]
 
 
 def prompt_tokens(request: Request) -> int | None:

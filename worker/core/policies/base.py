@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from worker.core.eligibility import Mask
 from worker.core.verdict import Account, FloatArray
-from worker.money import to_usd
+from worker.money import NANOS_PER_USD
 
 
 class View(NamedTuple):
@@ -37,7 +37,7 @@ class View(NamedTuple):
         account = self.account
         if account is None or account.limit is None:
             return math.inf
-        return to_usd(account.limit - account.settled - account.expected)
+        return (account.limit - account.settled - account.expected) / NANOS_PER_USD
 
 
 class Choice(NamedTuple):
