@@ -55,9 +55,11 @@ class Profile:
 
     def share(self, elapsed: float) -> float:
         """F(elapsed), linear within a bin."""
-        position = min(max(elapsed, 0.0), 1.0) * BINS
-        index = min(int(position), BINS - 1)
-        before, after = self._cumulative[index], self._cumulative[index + 1]
+        if elapsed >= 1.0:
+            return 1.0
+        position = max(elapsed, 0.0) * BINS
+        index = int(position)
+        before, after = self._cumulative[index : index + 2]
         return before + (after - before) * (position - index)
 
 

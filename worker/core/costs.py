@@ -66,7 +66,7 @@ class CostPort(Protocol):
         """Learn an outcome of arm k: output tokens (`PricedTokens`) or USD (`LogCost`)."""
 
     def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
-        """The same at once: contexts (t, m, d) padded by arm, outcomes (n,) in their order."""
+        """The same at once: contexts (K, m, d) padded by arm, outcomes (n,) in their order."""
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
         """Note a settled call beside its prediction before bias; acts at the next `freeze`."""
@@ -131,17 +131,13 @@ class LogRidge:
         return spread
 
     def learn_many(self, groups: Groups, X: FloatArray, log_outcomes: FloatArray) -> None:
-        """`learn` for many outcomes, equal up to rounding: contexts (t, m, d) and logs (t, m), padded by arm."""
-        arms = groups.arms
-        inverses = self._inverse[arms]
-        errors: FloatArray = log_outcomes - np.matvec(X, self.theta[arms])
-        steps, missed = downdate_many(inverses, X, errors, 1.0)
-        self._inverse[arms] = inverses
-        self.theta[arms] += steps
-        for k, count, miss in zip(arms, groups.counts, missed.tolist(), strict=True):
-            self._calls[k] += count
-            self._misfit[k] += miss
-            self.spread[k] = _spread(self._misfit[k], self._calls[k])
+        """`learn` for many outcomes, equal up to rounding: contexts (K, m, d) and logs (K, m), padded by arm."""
+        errors: FloatArray = log_outcomes - np.matvec(X, self.theta)
+        steps, missed = downdate_many(self._inverse, X, errors, 1.0)
+        self.theta += steps
+        self._calls = [calls + count for calls, count in zip(self._calls, groups.counts, strict=True)]
+        self._misfit = [misfit + miss for misfit, miss in zip(self._misfit, missed.tolist(), strict=True)]
+        self.spread = [_spread(*pair) for pair in zip(self._misfit, self._calls, strict=True)]
 
 
 def _spread(misfit: float, calls: int) -> float:
@@ -199,9 +195,8 @@ class _LearnedCost:
         self._rise[k] = math.exp(self._z * spread)
 
     def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
-        least = np.array([self._smallest(k) for k in groups.arms])
-        floored = np.maximum(outcomes, least[groups.places])
-        self._ridge.learn_many(groups, X, groups.padded(np.log(floored)))
+        least = [self._smallest(k) for k in groups.arms]
+        self._ridge.learn_many(groups, X, groups.padded(np.log(np.maximum(outcomes, least))))
         self._rise = self._rises()
 
     def _smallest(self, _k: int) -> float:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.core.downdate import Groups, downdate_many
+from worker.core.downdate import downdate_many
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -116,11 +116,9 @@ class _Uncertainty:
         np.subtract(R, v_product, R)
         return g, f
 
-    def add_many(self, arms: list[int], X: FloatArray, errors: FloatArray, noise: float) -> FloatArray:
-        """The same for rows X (t, m, d) of t arms; returns what they add to u, shape (t, d)."""
-        own = self.N[arms]
-        steps, _ = downdate_many(own, X, errors, noise)
-        self.N[arms] = own
+    def add_many(self, X: FloatArray, errors: FloatArray, noise: float) -> FloatArray:
+        """The same for rows X (K, m, d) of all arms; returns what they add to the u_k, shape (K, d)."""
+        steps, _ = downdate_many(self.N, X, errors, noise)
         self.couple()
         return steps
 
@@ -208,13 +206,13 @@ class CoupledArms:
         self._pull += step
         self._nu = self._settled.R.dot(self._pull)
 
-    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
-        """`learn` for many rewards, none opened before: contexts (t, m, d) and outcomes (t, m), padded by arm."""
-        errors: FloatArray = outcomes - np.matvec(X, self._u[groups.arms])
+    def learn_many(self, X: FloatArray, outcomes: FloatArray) -> None:
+        """`learn` for many rewards, none opened before: contexts (K, m, d) and outcomes (K, m), padded by arm."""
+        errors: FloatArray = outcomes - np.matvec(X, self._u)
         if self._spread is not self._settled:
-            self._spread.add_many(groups.arms, X, errors, self.hyper.sigma2)
-        steps = self._settled.add_many(groups.arms, X, errors, self.hyper.sigma2)
-        self._u[groups.arms] += steps
+            self._spread.add_many(X, errors, self.hyper.sigma2)
+        steps = self._settled.add_many(X, errors, self.hyper.sigma2)
+        self._u += steps
         self._pull += steps.sum(axis=0)
         self._nu = self._settled.R.dot(self._pull)
 

@@ -21,52 +21,45 @@ def downdate(inverse: FloatArray, g: FloatArray, f: float) -> None:
 
 
 class Groups:
-    """Observations of a batch sorted by arm, each arm's padded with zeros to the longest: one operation serves all.
+    """n observations sorted by arm, each of the K arms padded with zeros to the longest: one operation serves all.
 
-    `arms` are the t arms that occur, `counts` how often, shape (t,). A row of zeros observes nothing.
+    `arms` has shape (n,), `counts` (K,). A row of zeros observes nothing.
     """
 
-    def __init__(self, arms: Sequence[int]) -> None:
-        found: dict[int, int] = {}
-        counts: list[int] = []
-        self.places: list[int] = []
-        self._ranks: list[int] = []
+    def __init__(self, arms: Sequence[int], count: int) -> None:
+        self.arms = arms
+        self.counts = [0] * count
+        self._places: list[int] = []
         for arm in arms:
-            group = found.setdefault(arm, len(found))
-            if group == len(counts):
-                counts.append(0)
-            self.places.append(group)
-            self._ranks.append(counts[group])
-            counts[group] += 1
-        self.arms = list(found)
-        self.counts = counts
+            self._places.append(self.counts[arm])
+            self.counts[arm] += 1
 
     def padded(self, values: FloatArray) -> FloatArray:
-        """Values of the n observations, shape (n, ...), by arm: (t, m, ...)."""
-        laid_out = np.zeros((len(self.arms), max(self.counts), *values.shape[1:]))
-        laid_out[self.places, self._ranks] = values
+        """Values of the observations, shape (n, ...), by arm: (K, m, ...)."""
+        laid_out = np.zeros((len(self.counts), max(self.counts), *values.shape[1:]))
+        laid_out[self.arms, self._places] = values
         return laid_out
 
 
 def downdate_many(
     inverses: FloatArray, X: FloatArray, errors: FloatArray, noise: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Observations X with these prediction errors and this noise, for t arms at once, by Woodbury's identity.
+    """Observations X with these prediction errors and this noise, for K arms at once, by Woodbury's identity.
 
     Args:
-        inverses: A⁻¹ of each arm, shape (t, d, d), changed in place to (A + XᵀX/noise)⁻¹.
-        X: rows by arm, shape (t, m, d).
-        errors: e = y − Xθ, shape (t, m).
+        inverses: A⁻¹ of each arm, shape (K, d, d), changed in place to (A + XᵀX/noise)⁻¹.
+        X: rows by arm, shape (K, m, d).
+        errors: e = y − Xθ, shape (K, m).
         noise: variance of an observation.
 
     Returns:
-        What is added to θ, shape (t, d), and eᵀ(I + XA⁻¹Xᵀ/noise)⁻¹e, shape (t,).
+        What is added to θ, shape (K, d), and eᵀ(I + XA⁻¹Xᵀ/noise)⁻¹e, shape (K,).
     """
-    _, rows, dimension = X.shape
+    arms, rows, dimension = X.shape
     G = X @ inverses
     S = G @ X.transpose(0, 2, 1)
-    S.reshape(len(S), -1)[:, :: rows + 1] += noise
+    S.reshape(arms, -1)[:, :: rows + 1] += noise
     solved = np.linalg.solve(S, np.concatenate([G, errors[:, :, None]], axis=2))
     gains, weighted = solved[:, :, :dimension], solved[:, :, dimension]
     inverses -= G.transpose(0, 2, 1) @ gains
-    return np.vecmat(errors, gains), noise * np.vecdot(errors, weighted)
+    return np.vecmat(weighted, G), noise * np.vecdot(errors, weighted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from worker.core.downdate import Groups
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -30,8 +29,8 @@ class RewardModel(Protocol):
     def learn(self, k: int, x: FloatArray, r: float) -> None:
         """Learn the reward of arm k in context x, at the cost of a rank-one update."""
 
-    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
-        """The same for many rewards at once: contexts (t, m, d) and outcomes (t, m), padded by arm."""
+    def learn_many(self, X: FloatArray, outcomes: FloatArray) -> None:
+        """The same for many rewards at once: contexts (K, m, d) and outcomes (K, m), padded by arm."""
 
     def refresh(self, sums: Sequence[Moments]) -> None:
         """Forget what was learned and solve exactly from K sums, prior data included."""

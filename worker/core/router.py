@@ -98,13 +98,14 @@ class Router:
         self._quantile = options.reserve != "expected"
         self._may_overdraw = options.fallback == "cheapest" and not self._bounded
         self._detailed = options.detail == "full"
+        self._share = options.learning_share
         self._prior = prior
         self._make_beliefs = make_beliefs or self._learned_beliefs
         published = options.rewards == "paper"
         usual_alpha = PAPER_ALPHA if published else ALPHA[prior.kind]
         self._alpha = usual_alpha if options.alpha is None else options.alpha
         self._policy: Policy = create(options.policy, options.quality_floor, published=published)
-        self._explorer: Policy = self._policy if options.learning_share is None else Unlimited()
+        self._explorer: Policy = self._policy if self._share is None else Unlimited()
         self._demand = Demand()
         self._typical_tokens = prior.input_tokens or TYPICAL_INPUT_TOKENS
         self._reservoir = Reservoir(prior.contexts, self._typical_tokens)
@@ -181,9 +182,9 @@ class Router:
                 self.observe(model, *outcome)
             return
         arms = [self._index[model] for model in models]
-        groups = Groups(arms)
+        groups = Groups(arms, len(self._arms))
         padded = groups.padded(contexts)
-        self._beliefs.rewards.learn_many(groups, padded, groups.padded(rewards))
+        self._beliefs.rewards.learn_many(padded, groups.padded(rewards))
         self._beliefs.costs.learn_many(groups, padded, costs_usd)
         for k, (_, _, cost, predicted) in zip(arms, columns, strict=True):
             self._beliefs.costs.settle(k, cost, predicted)
@@ -224,7 +225,7 @@ class Router:
         request: Request,
         account: Account | None,
         bounds: Nanos | None = None,
-        weighed: Callable[[], Weighed] | None = None,
+        weighed: Weighed | None = None,
     ) -> Verdict:
         """Choose a model for one query.
 
@@ -233,7 +234,7 @@ class Router:
             account: the user's window before it; None or without limit: no budget.
             bounds: the most that each enabled arm can cost, in nano-dollars, -1 where
                 unknown, for arms without a price list; None: from prices and tokens.
-            weighed: the query as `weigh_many` has it, see `Batch`; None: weighed here.
+            weighed: the query as `weigh_many` found it at this `revision`, see `Batch`; None: weighed here.
         """
         if account is not None and account.left is None:
             self._demand.note(account)
@@ -243,13 +244,14 @@ class Router:
             return Verdict("no_model", (), self._policy.name)
         if self._until_plan <= 0:
             self._plan()
-            tokens = self._tokens(request)
+            tokens, weighed = self._tokens(request), None
         self._until_plan -= 1
-        own = self._weigh(request.context, tokens) if weighed is None else weighed()
+        if weighed is None:
+            weighed = self._weigh(request.context, tokens)
         limited = account if account is not None and account.limit is not None else None
         if self._bounded:
-            own = self._secured(request, limited, own, bounds)
-        return self._judge(request, limited, own)
+            weighed = self._secured(request, limited, weighed, bounds)
+        return self._judge(request, limited, weighed)
 
     def weigh_many(self, requests: Sequence[Request]) -> list[Weighed]:
         """What is believed of these queries now, for as long as `revision` stays.
@@ -276,13 +278,9 @@ class Router:
         self._typical_tokens = float(self._reservoir.tokens.mean())
         mean, deviation = self._beliefs.rewards.score_many(self._reservoir.contexts)
         costs = self._beliefs.costs.estimate_many(self._reservoir.contexts, self._reservoir.tokens)
-        exploits = self._frozen or self.options.learning_share is not None
+        exploits = self._frozen or self._share is not None
         score = mean if exploits else mean + self._alpha * deviation
         self._policy.plan(Sample(mean, score, costs.expected))
-
-    def _explores(self, query_id: str) -> bool:
-        """Whether this query gets a bonus: all do, none after `freeze`, or those of the learning bucket."""
-        return not self._frozen and teaches(query_id, self.options.learning_share)
 
     def _secured(self, request: Request, limited: Account | None, weighed: Weighed, bounds: Nanos | None) -> Weighed:
         """The same with bounds reserved."""
@@ -308,7 +306,8 @@ class Router:
     def _choose(self, request: Request, limited: Account | None, weighed: Weighed, codes: Codes) -> Verdict:
         eligible = self._screen.eligible(codes)
         left = 1.0 if limited is None else self._demand.left(limited)
-        explores = self._explores(request.query_id)
+        # All queries get a bonus, none after `freeze`, or those of the learning bucket.
+        explores = not self._frozen and (self._share is None or teaches(request.query_id, self._share))
         policy = self._explorer if explores else self._policy
         score = weighed.optimistic if explores else weighed.mean
         arm, price, threshold = policy.choose(
@@ -317,10 +316,12 @@ class Router:
         if threshold is not None:
             exclude(codes, threshold, THRESHOLD)
             eligible = self._screen.eligible(codes)
-        if explores and self.options.learning_share is None:
+        if explores and self._share is None:
             forced = self._forced.due(eligible)
             arm = arm if forced is None else forced
-        arm, propensity = self._explore(request.query_id, arm, eligible)
+        propensity = 1.0
+        if self.options.exploration_rate > 0:
+            arm, propensity = self._explore(request.query_id, arm, eligible)
         self._forced.pulled(arm)
         if self._opens:
             self._open(arm, request)
@@ -335,8 +336,6 @@ class Router:
 
     def _explore(self, query_id: str, greedy: int, eligible: Mask) -> tuple[int, float]:
         rate = self.options.exploration_rate
-        if rate <= 0:
-            return greedy, 1.0
         options = [k for k, allowed in enumerate(eligible) if allowed]
         whether, which = uniforms(query_id, _EXPLORATION)
         arm = options[int(which * len(options))] if whether < rate else greedy

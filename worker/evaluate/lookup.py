@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.core.costs import CostEstimate, QueryCost
-from worker.core.downdate import Groups
 from worker.core.prior import Prior
 from worker.core.projection import Projection
 from worker.core.statistics import ArmStatistics, Moments
@@ -40,7 +39,7 @@ class _Means:
     def learn(self, k: int, x: FloatArray, r: float) -> None:
         """Known from the train rows; nothing is added."""
 
-    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
+    def learn_many(self, *_outcomes: object) -> None:
         """As `learn`."""
 
     def refresh(self, sums: Sequence[Moments]) -> None:

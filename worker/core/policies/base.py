@@ -31,7 +31,6 @@ class View(NamedTuple):
     left: float = 1.0
     user_id: str = ""
 
-    @property
     def unspent_usd(self) -> float:
         """What the window has left when every open decision costs what was expected of it."""
         account = self.account
