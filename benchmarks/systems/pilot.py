@@ -48,6 +48,16 @@ class PilotRouter:
         self._expected += sign * (verdict.estimated_cost_nanos or 0)
 
 
+class CandidateReader(PilotRouter):
+    """The same, and every candidate of every verdict is looked at."""
+
+    def decide(self, x: FloatArray) -> int:
+        """The number of an arm for a context of shape (d,)."""
+        arm = super().decide(x)
+        self.candidates = tuple(self._verdict.candidates)
+        return arm
+
+
 class PilotBatches:
     """The same router, account and money in micro-batches: `Batch` weighs, each query is decided in turn.
 
