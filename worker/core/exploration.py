@@ -52,7 +52,7 @@ class ForcedPulls:
         if self._decisions % EVERY:
             return None
         costs = np.where(eligible, view.costs, np.inf)
-        spare_usd = view.unspent_usd - view.left * cheapest_usd
+        spare_usd = view.unspent_usd() - view.left * cheapest_usd
         pulls = np.where(costs <= costs.min() + SPARE_SHARE * spare_usd, self._pulls, PULLS)
         arm = int(pulls.argmin())
         return arm if pulls[arm] < PULLS else None

@@ -3,7 +3,6 @@
 import math
 from collections import deque
 
-import numpy as np
 import pytest
 
 from worker.core.policies.base import View
@@ -14,7 +13,7 @@ LIMIT = 4_000_000_000  # nano-dollars: a cent a query
 
 
 def view(account: Account | None, left: float) -> View:
-    return View("q", np.zeros(2), np.zeros(2), np.ones(2, dtype=bool), account, left)
+    return View("q", [0.0, 0.0], [0.0, 0.0], [True, True], account, left)
 
 
 def window(delay: int, reserved_times: float) -> tuple[list[float], list[int]]:
@@ -24,7 +23,7 @@ def window(delay: int, reserved_times: float) -> tuple[list[float], list[int]]:
     due: deque[int] = deque()
     for number in range(QUERIES):
         account = Account(LIMIT, settled, reserved, expected, number)
-        paces.append(view(account, float(QUERIES - number)).affordable_usd)
+        paces.append(view(account, float(QUERIES - number)).affordable_usd())
         cost = round(paces[-1] * 1e9)
         due.append(cost)
         expected += cost
@@ -38,12 +37,12 @@ def window(delay: int, reserved_times: float) -> tuple[list[float], list[int]]:
 
 def test_with_nothing_open_what_is_left_is_divided_by_those_to_come() -> None:
     """Half of the money for a quarter of the queries: twice the mean."""
-    assert view(Account(LIMIT, LIMIT // 2, queries=300), 100.0).affordable_usd == pytest.approx(0.02)
+    assert view(Account(LIMIT, LIMIT // 2, queries=300), 100.0).affordable_usd() == pytest.approx(0.02)
 
 
 def test_without_limit_anything_is_affordable() -> None:
     """No account, or one without a limit."""
-    assert view(None, 1.0).affordable_usd == view(Account(None), 1.0).affordable_usd == math.inf
+    assert view(None, 1.0).affordable_usd() == view(Account(None), 1.0).affordable_usd() == math.inf
 
 
 @pytest.mark.parametrize("delay", [0, 40, 200])
