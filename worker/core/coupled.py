@@ -226,7 +226,7 @@ class CoupledArms:
     def open(self, k: int, x: FloatArray, weight: float = 1.0) -> None:
         """Narrow the deviation by a decision for arm k whose reward is to come.
 
-        `weight`, above 0, is the probability that it comes; `refresh` forgets what was opened.
+        `weight`, above 0, is how many such rewards are expected; `refresh` forgets what was opened.
         """
         if self._spread is self._settled:
             self._spread = self._settled.copy()

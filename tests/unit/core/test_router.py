@@ -233,6 +233,17 @@ class TestExploration:
         assert min(first.count(arm.model) for arm in ARMS) >= 10
         assert first[4] != first[3] or first[9] != first[8]
 
+    def test_a_worker_of_many_takes_the_others_to_be_like_itself(self) -> None:
+        """At a quarter of the traffic one open decision narrows the uncertainty like four."""
+        ask = request(models=frozenset({"cheap"}))
+        one_of_four, alone = router(known=False), router(known=False)
+        one_of_four.serve(0.25)
+        one_of_four.decide(ask, RICH)
+        for _ in range(4):
+            alone.decide(ask, RICH)
+        quarter, whole = (made.decide(ask, RICH).uncertainty for made in (one_of_four, alone))
+        assert quarter == pytest.approx(whole)
+
     def test_known_arms_are_not_forced(self) -> None:
         """With a table's scores the best arm gets everything."""
         made = router(alpha=0.0, policy="unlimited")
