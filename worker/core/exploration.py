@@ -51,8 +51,9 @@ class ForcedPulls:
         self._decisions += 1
         if self._decisions % EVERY:
             return None
-        costs = np.where(eligible, view.costs, np.inf)
+        allowed = np.array(eligible, dtype=bool)
+        costs = np.where(allowed, view.costs, np.inf)
         spare_usd = view.unspent_usd() - view.left * cheapest_usd
-        pulls = np.where(costs <= costs.min() + SPARE_SHARE * spare_usd, self._pulls, PULLS)
+        pulls = np.where(allowed & (costs <= costs.min() + SPARE_SHARE * spare_usd), self._pulls, PULLS)
         arm = int(pulls.argmin())
         return arm if pulls[arm] < PULLS else None

@@ -256,6 +256,12 @@ class TestExploration:
         chosen = {made.decide(request(n), poor).model for n in range(100)}
         assert chosen == {"cheap"}
 
+    def test_an_arm_that_is_not_eligible_is_never_forced(self) -> None:
+        """Not even for a user without limit, whose budget can spare anything."""
+        made = router(known=False, policy="unlimited")
+        chosen = {made.decide(request(n, models=frozenset({"cheap", "dear"})), None).model for n in range(100)}
+        assert chosen == {"cheap", "dear"}
+
     def test_forced_pulls_leave_the_cheapest_arm_affordable(self) -> None:
         """A pull may take a tenth of what the cheapest arm for the rest of the window leaves over, no more."""
         made = router(known=False, policy="unlimited", alpha=0.0)
