@@ -333,7 +333,8 @@ class Router:
         policy = self._explorer if explores else self._policy
         score = weighed.optimistic if explores else weighed.mean
         fields = (request.query_id, score, weighed.expected, eligible, limited, left, request.user_id)
-        arm, price, threshold = policy.choose(_fast(View, fields))
+        view = _fast(View, fields)
+        arm, price, threshold = policy.choose(view)
         if threshold is not None:
             exclude(codes, threshold, THRESHOLD)
             eligible = self._screen.eligible(codes)
