@@ -25,7 +25,7 @@ from studies.drift import drift
 from studies.paper import alphas, learning, spending
 from studies.parts import features, strength
 from studies.stage import Material, Stage
-from studies.votes import preferences
+from studies.votes import preferences, turned
 from threadpoolctl import threadpool_limits
 
 from worker.core.prior import Prior
@@ -41,6 +41,7 @@ STUDIES: dict[str, Study] = {
     "alphas": alphas,
     "spending": spending,
     "preferences": preferences,
+    "turned": turned,
     "features": features,
     "strength": strength,
     "feedback": feedback,
@@ -51,7 +52,7 @@ STUDIES: dict[str, Study] = {
 def stages(material: Material, budgets: list[float], seeds: int) -> Iterator[Stage]:
     """Every split, budget and seed; what is fitted on a split is fitted once."""
     for number in range(len(material.splits)):
-        fitted: dict[int, Prior] = {}
+        fitted: dict[str, Prior] = {}
         for budget in budgets:
             for seed in range(seeds):
                 yield Stage(material, number, seed, budget, fitted)
@@ -90,6 +91,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, action="append", help="share of the best model's cost; repeatable")
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--battles", type=float, default=1 / 3, help="share of the train rows that are battles")
     arguments = parser.parse_args()
     settings = Settings()
     try:
@@ -99,7 +101,7 @@ def main() -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    material = Material(table, embeddings, encoder.identity, splits)
+    material = Material(table, embeddings, encoder.identity, splits, arguments.battles)
     with threadpool_limits(1):
         for name in arguments.study or STUDIES:
             found = defaultdict(list)
