@@ -111,10 +111,12 @@ class Stage:
         options: RouterOptions | None = None,
         beliefs: MakeBeliefs | None = None,
         kind: type[Router] = Router,
+        *,
+        open_decisions: bool = False,
     ) -> Router:
         """A router over the table's models."""
         chosen = options or RouterOptions()
-        made = kind(prior, replace(chosen, costs="table", detail="chosen", open_decisions=False), beliefs)
+        made = kind(prior, replace(chosen, costs="table", detail="chosen", open_decisions=open_decisions), beliefs)
         made.set_arms([Arm(model) for model in self.table.models])
         return made
 
