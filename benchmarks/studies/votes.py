@@ -77,13 +77,14 @@ def _pretrained(stage: Stage, rows: np.ndarray, wrong: float) -> Prior:
         battles = corrupted(battles, wrong, stage.generator(8))
         with TemporaryDirectory() as folder:
             votes, artefact = Path(folder) / "votes.parquet", Path(folder) / "prior.npz"
-            _frame(battles).to_parquet(votes)
+            frame(battles).to_parquet(votes)
             command.run(votes, artefact, encode=_lookup(battles, embeddings), encoder_id=stage.material.encoder_id)
             stage.fitted[key] = Prior.load(artefact)
     return stage.priced(stage.fitted[key])
 
 
-def _frame(battles: Battles) -> pd.DataFrame:
+def frame(battles: Battles) -> pd.DataFrame:
+    """The votes as `pilot pretrain preferences` reads them."""
     models = np.array(battles.models)
     return pd.DataFrame(
         {

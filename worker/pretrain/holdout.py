@@ -33,10 +33,10 @@ def part(battles: Battles, chosen: NDArray[np.bool_]) -> Battles:
     )
 
 
-def foretold(train: Battles, test: Battles, margin: FloatArray | None = None) -> dict[str, float | int | None]:
+def foretold(train: Battles, test: Battles, margin: FloatArray | None = None) -> dict[str, float | None]:
     """Shares of the decided votes of `test` whose winner was named beforehand; none decided: None.
 
-    `accuracy` by the margins of a fitted prior, shape (n,); `pair_majority` by who won more
+    `accuracy` by the margins of a fitted prior, shape (n,), where there are some; `pair_majority` by who won more
     often of the two in `train`, `strength` by the models' strengths there. Undecided
     predictions count half.
     """
@@ -44,19 +44,19 @@ def foretold(train: Battles, test: Battles, margin: FloatArray | None = None) ->
     np.add.at(net, (train.a, train.b), train.outcome)
     net -= net.T
     strength = _strengths(train)
-    return {
-        "votes": int((test.outcome != 0).sum()),
-        "accuracy": None if margin is None else accuracy(margin, test.outcome),
-        "pair_majority": accuracy(net[test.a, test.b], test.outcome),
-        "strength": accuracy(strength[test.a] - strength[test.b], test.outcome),
-    }
+    found: dict[str, float | None] = {"votes": int((test.outcome != 0).sum())}
+    if margin is not None:
+        found["accuracy"] = accuracy(margin, test.outcome)
+    found["pair_majority"] = accuracy(net[test.a, test.b], test.outcome)
+    found["strength"] = accuracy(strength[test.a] - strength[test.b], test.outcome)
+    return found
 
 
 def accuracy(margin: FloatArray, outcome: FloatArray) -> float | None:
     """Share of decided votes whose margin has the sign of the outcome, a margin of 0 counts half."""
     decided = outcome != 0
     agrees = np.sign(margin[decided]) * outcome[decided]
-    return float((agrees + 1).mean() / 2) if len(agrees) else None
+    return round(float((agrees + 1).mean() / 2), 4) if len(agrees) else None
 
 
 def _strengths(battles: Battles) -> FloatArray:
