@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import faust
+from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
 from worker import routing
@@ -15,6 +16,7 @@ from worker.core.prior import Prior
 from worker.core.router import Router
 from worker.encode import AsyncEncoder, CachedEncoder, SentenceEncoder
 from worker.errors import ExitCode, UsageError, WorkerMustStop
+from worker.kafka import connect
 from worker.kafka.compacted import Follower
 from worker.kafka.control import Budgets, Catalog, followers
 from worker.observe import records
@@ -182,17 +184,22 @@ class _LateDelivery:
 
 def _faust_app(settings: Settings, partitions: int) -> faust.App:
     folder = settings.data_dir / settings.application_id / settings.effective_worker_id
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"PILOT_DATA_DIR={settings.data_dir}: {error.strerror}; choose a folder to write in") from None
     brokers = ";".join(f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(","))
     session = settings.session_timeout_s
     return faust.App(
         settings.application_id,
         broker=brokers,
+        broker_credentials=_credentials(settings),
         store="memory://",
         datadir=str(folder),
         processing_guarantee="at_least_once",
         topic_partitions=partitions,
         topic_disable_leader=True,
+        topic_allow_declare=False,  # they exist, and a worker need not have the right to create them
         table_standby_replicas=0,
         stream_wait_empty=True,
         broker_commit_interval=COMMIT_INTERVAL_S,
@@ -210,6 +217,22 @@ def _faust_app(settings: Settings, partitions: int) -> faust.App:
     )
 
 
+def _credentials(settings: Settings) -> Credentials | None:
+    """What `connect.client_arguments` says, in Faust's words."""
+    arguments = connect.client_arguments(settings)
+    context = arguments["ssl_context"]
+    if "sasl_oauth_token_provider" in arguments:
+        return OAuthCredentials(oauth_cb=arguments["sasl_oauth_token_provider"], ssl_context=context)
+    if "sasl_mechanism" in arguments:
+        return SASLCredentials(
+            username=arguments["sasl_plain_username"],
+            password=arguments["sasl_plain_password"],
+            mechanism=arguments["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return None if context is None else SSLCredentials(context)
+
+
 def _agent(app: faust.App, settings: Settings, topic: str, partitions: int, intake: Intake[Any]) -> None:
     source = app.topic(
         topic, partitions=partitions, internal=True, key_type=bytes, value_type=bytes,
@@ -220,12 +243,7 @@ def _agent(app: faust.App, settings: Settings, topic: str, partitions: int, inta
 
 def _encoder(settings: Settings, prior: Prior, observer: Observer) -> AsyncEncoder:
     encoder = SentenceEncoder(settings.encoder, settings.embedding_dim)
-    if prior.encoder != encoder.identity or prior.projection.embedding_dimension != settings.embedding_dim:
-        raise UsageError(
-            f"PILOT_ENCODER={settings.encoder} with PILOT_EMBEDDING_DIM={settings.embedding_dim} is not the encoder of "
-            f"the prior ({prior.encoder}, {prior.projection.embedding_dimension}): set them alike, or build a prior "
-            "with `pilot pretrain texts`"
-        )
+    routing.require_encoder(settings, prior, encoder.identity)
     return AsyncEncoder(CachedEncoder(encoder, observer=observer))
 
 

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaConnectionError
 from worker import routing
 from worker.core.prior import Prior
 from worker.errors import ExitCode, OperationFailed
-from worker.kafka import connect, topics
+from worker.kafka import connect, rights, topics
 from worker.observe import Observers
 from worker.observe.health import HealthServer
 from worker.observe.logs import LogObserver, configure
@@ -96,6 +96,7 @@ class _Stop:
 
 async def _check_topics(settings: Settings) -> int:
     await connect.wait_for_broker(settings)
+    await rights.require(settings, "worker")
     differences = await topics.check(settings)
     if differences:
         raise OperationFailed("the topics are not as needed: " + "; ".join(differences))

@@ -1,0 +1,219 @@
+"""Rights: which operations each role needs on an authorizing broker, and which of them this process lacks.
+
+The broker itself is asked (KIP-430: authorized operations in metadata), so one start
+names every missing right, not only the first that hurts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from shlex import quote
+from typing import Any, Literal
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    CoordinatorLoadInProgressError,
+    GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
+    NotCoordinatorForGroupError,
+)
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
+
+from worker.errors import OperationFailed
+from worker.kafka import connect
+from worker.kafka.topics import REPLAYED, TABLES, declared
+from worker.settings import Settings
+
+Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
+Resource = Literal["topic", "group", "transactional-id"]
+Role = Literal["producer", "reader", "worker", "operator"]
+
+# Codes of org.apache.kafka.common.acl.AclOperation: a right is the bit of that number.
+_CODES: dict[Operation, int] = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
+_NOT_TOLD = -(2**31)
+_COORDINATOR_MOVES = (14, 15, 16)  # loading, not available, not coordinator
+_COORDINATOR_POLLS, _COORDINATOR_POLL_S = 100, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One operation on one resource, in the words of `kafka-acls`."""
+
+    resource: Resource
+    name: str
+    operation: Operation
+
+
+def needed(settings: Settings, role: Role) -> list[Right]:
+    """The least rights of a role; Read and Write imply Describe.
+
+    `producer` sends queries and feedback, `reader` follows the decisions (its consumer
+    group is its own), `worker` is `pilot worker`, `operator` every other command.
+    """
+    return list({"producer": _producer, "reader": _reader, "worker": _worker, "operator": _operator}[role](settings))
+
+
+async def missing(settings: Settings, rights: list[Right]) -> list[Right]:
+    """Those that the broker says this process lacks; transactional ids it does not tell.
+
+    Topics that do not exist have no rights to tell, and are left out.
+
+    Raises:
+        OperationFailed: no broker.
+    """
+    topics = sorted({right.name for right in rights if right.resource == "topic"})
+    groups = sorted({right.name for right in rights if right.resource == "group"})
+    async with connect.admin(settings) as client:
+        described = await client._send_request(_Topics(topics))  # noqa: SLF001 - aiokafka has no public way
+        held = {topic[1]: 0 if topic[0] else topic[4] for topic in described.topics if topic[0] in (0, 29)}
+        for group in groups:
+            held[group] = await _group_rights(client, group)
+    return [right for right in rights if not _held(right, held.get(right.name, _NOT_TOLD))]
+
+
+async def require(settings: Settings, role: Role) -> None:
+    """Check every right of a role that the broker tells.
+
+    Raises:
+        OperationFailed: names principal, operations and resources.
+    """
+    lacking = await missing(settings, needed(settings, role))
+    if lacking:
+        shown = "; ".join(f"{right.operation} on {right.resource} {right.name}" for right in lacking)
+        raise OperationFailed(
+            f"{connect.principal(settings)} lacks rights: {shown}; `pilot topics acls {role}` prints all"
+        )
+
+
+def commands(settings: Settings, role: Role, principal: str) -> list[str]:
+    """Lines for Kafka's own `kafka-acls.sh` that grant a role's rights; resources with like rights share one."""
+    operations: defaultdict[tuple[Resource, str], list[Operation]] = defaultdict(list)
+    for right in needed(settings, role):
+        operations[right.resource, right.name].append(right.operation)
+    alike: defaultdict[tuple[Resource, tuple[Operation, ...]], list[str]] = defaultdict(list)
+    for (resource, name), several in operations.items():
+        alike[resource, tuple(several)].append(name)
+    begin = f"kafka-acls.sh --bootstrap-server {settings.bootstrap_servers} --add --allow-principal {quote(principal)}"
+    return [
+        " ".join((begin, *(f"--operation {one}" for one in several), *(f"--{resource} {name}" for name in names)))
+        for (resource, several), names in alike.items()
+    ]
+
+
+def _held(right: Right, bits: int) -> bool:
+    return bits == _NOT_TOLD or bool(bits >> _CODES[right.operation] & 1)
+
+
+async def _group_rights(client: AIOKafkaAdminClient, group: str) -> int:
+    """All or none: whoever may Read a group may Describe it, which is what this asks for."""
+    try:
+        described = await describe_group(client, group)
+    except GroupAuthorizationFailedError:
+        return 0
+    return 0 if described[0] == GroupAuthorizationFailedError.errno else _NOT_TOLD
+
+
+async def describe_group(client: AIOKafkaAdminClient, group: str) -> Any:
+    """The broker's description of a consumer group, as it stands in the response.
+
+    A new broker creates its own topic for groups only now, and has no coordinator until then.
+    """
+    for _ in range(_COORDINATOR_POLLS):
+        with suppress(GroupCoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorForGroupError):
+            (answer,) = await client.describe_consumer_groups([group])
+            if answer.groups[0][0] not in _COORDINATOR_MOVES:
+                return answer.groups[0]
+        await asyncio.sleep(_COORDINATOR_POLL_S)
+    raise GroupCoordinatorNotAvailableError(f"no coordinator for group {group}")
+
+
+def _producer(settings: Settings) -> Iterator[Right]:
+    for name in ("queries", "feedback"):
+        yield Right("topic", settings.topic(name), "Write")
+
+
+def _reader(settings: Settings) -> Iterator[Right]:
+    yield Right("topic", settings.topic("decisions"), "Read")
+
+
+def _worker(settings: Settings) -> Iterator[Right]:
+    changelogs = [settings.changelog(table) for table in TABLES]
+    for name in (*map(settings.topic, ("queries", "feedback", "models", "budgets")), *changelogs):
+        yield Right("topic", name, "Read")
+    for name in (*map(settings.topic, ("decisions", "dead-letters")), *changelogs):
+        yield Right("topic", name, "Write")
+    for topic in declared(settings):
+        yield Right("topic", topic.name, "DescribeConfigs")
+    yield Right("topic", settings.changelog(REPLAYED), "Describe")
+    yield Right("group", settings.application_id, "Read")
+
+
+def _operator(settings: Settings) -> Iterator[Right]:
+    for topic in declared(settings):
+        for operation in ("Create", "Read", "DescribeConfigs"):
+            yield Right("topic", topic.name, operation)
+    written = map(settings.topic, ("models", "budgets", "queries", "feedback"))
+    for name in (*written, *map(settings.changelog, ("pending", "spend", REPLAYED))):
+        yield Right("topic", name, "Write")
+    yield Right("group", settings.application_id, "Describe")
+    yield Right("transactional-id", f"{settings.application_id}-dead-letters-replay", "Write")
+
+
+class _TopicsResponse(Response):  # type: ignore[misc] # aiokafka is untyped here
+    API_KEY, API_VERSION = 3, 8
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", Array(("node_id", Int32), ("host", String("utf-8")), ("port", Int32), ("rack", String("utf-8")))),
+        ("cluster_id", String("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            Array(
+                ("error_code", Int16),
+                ("topic", String("utf-8")),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    Array(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", Array(Int32)),
+                        ("isr", Array(Int32)),
+                        ("offline_replicas", Array(Int32)),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+            ),
+        ),
+        ("cluster_authorized_operations", Int32),
+    )
+
+
+class _TopicsStruct(RequestStruct):  # type: ignore[misc] # aiokafka is untyped here
+    """Metadata, version 8: the first that tells authorized operations, which aiokafka's own do not reach."""
+
+    API_KEY, API_VERSION = 3, 8
+    RESPONSE_TYPE = _TopicsResponse
+    SCHEMA = Schema(
+        ("topics", Array(String("utf-8"))),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+    )
+
+
+class _Topics(Request[_TopicsStruct]):  # type: ignore[misc] # aiokafka is untyped here
+    API_KEY = 3
+
+    def __init__(self, topics: list[str]) -> None:
+        self._topics = topics
+
+    def build(self, request_struct_class: type[_TopicsStruct]) -> _TopicsStruct:
+        return request_struct_class(self._topics, False, False, True)
