@@ -86,6 +86,7 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = Field("text", description="logs for people or for machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_users: LogUsers = Field("plain", description="user ids in logs and traces: plain, hashed or none")
+    tracing: Literal["off", "otlp"] = Field("off", description="otlp: spans of every query to OTEL_EXPORTER_OTLP_*")
     security_protocol: SecurityProtocol = Field("PLAINTEXT", description="as Kafka's security.protocol")
     sasl_mechanism: SaslMechanism | None = Field(None, description="as Kafka's sasl.mechanism")
     sasl_username: str | None = Field(None, description="for PLAIN and SCRAM")

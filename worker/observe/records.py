@@ -38,6 +38,8 @@ class DecisionSent:
     latency_s: float | None
     estimated_nanos: int | None
     baseline_nanos: int | None
+    query_id: str = ""
+    user_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from worker.kafka.compacted import Follower
 from worker.kafka.control import Budgets, Catalog, followers
 from worker.observe import records
 from worker.observe.records import Observer
+from worker.observe.tracing import QueryTracer
 from worker.settings import Settings
 from worker.stream import commits, compat, contiguity, exits, watchdog
 from worker.stream.commits import Consumer, ConsumerThread, Lease
@@ -97,7 +98,9 @@ class Worker:
         }
 
 
-def build(settings: Settings, partitions: int, prior: Prior, observer: Observer) -> Worker:
+def build(
+    settings: Settings, partitions: int, prior: Prior, observer: Observer, tracer: QueryTracer | None = None
+) -> Worker:
     """Everything of one worker, not yet started. Once per process: it installs hooks.
 
     Raises:
@@ -138,7 +141,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     query_handler = RouteHandler(
         settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, router=router,
         projection=prior.projection, encoder=encoder, catalog=catalog, budgets=budgets,
-        learning_share=options.learning_share, observer=observer,
+        learning_share=options.learning_share, observer=observer, tracer=tracer,
     )  # fmt: skip
     feedback_handler = SettleHandler(
         settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, catalog=catalog,

@@ -15,10 +15,12 @@ from worker import routing
 from worker.core.prior import Prior
 from worker.errors import ExitCode, OperationFailed
 from worker.kafka import connect, rights, topics
-from worker.observe import Observers
+from worker.observe import Observers, tracing
 from worker.observe.health import HealthServer
-from worker.observe.logs import LogObserver, configure
+from worker.observe.identity import disguise
+from worker.observe.logs import LEVELS, LogObserver, configure
 from worker.observe.prometheus import CONTENT_TYPE, PrometheusObserver
+from worker.observe.tracing import QueryTracer
 from worker.settings import Settings
 from worker.stream import compat
 from worker.stream.app import Worker, build
@@ -38,7 +40,7 @@ def run(settings: Settings) -> NoReturn:
     Raises:
         UsageError, OperationFailed: before anything was started.
     """
-    configure(settings.log_format)
+    configure(settings.log_format, LEVELS[settings.log_level], users=settings.log_users)
     compat.check_versions()
     prior = routing.prior(settings)
     asyncio.run(_run_and_leave(settings, prior))
@@ -56,7 +58,8 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
     if partitions is None:
         return stop.code
     metrics = PrometheusObserver()
-    worker = build(settings, partitions, prior, Observers(metrics, LogObserver()))
+    tracer = _tracer(settings)
+    worker = build(settings, partitions, prior, Observers(metrics, LogObserver()), tracer)
     server = HealthServer(
         settings.http_host, settings.http_port, metrics=metrics.exposition, metrics_type=CONTENT_TYPE,
         live=worker.watchdog.complaints, ready=lambda: _unready(worker),
@@ -75,8 +78,16 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
         for guard in guards:  # they would take the consumer's end for a failure
             guard.cancel()
     await _stop(worker)
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
     del services
     return stop.code
+
+
+def _tracer(settings: Settings) -> QueryTracer | None:
+    if settings.tracing == "off":
+        return None
+    return tracing.otlp(settings.effective_worker_id, disguise(settings.log_users))
 
 
 class _Stop:
