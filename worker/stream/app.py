@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
@@ -259,9 +260,14 @@ def _watchdog(
     progress: Progress,
     observer: Observer,
 ) -> watchdog.Watchdog:
+    waited_at = -START_S
+
     def stall_s() -> float:
-        waiting = encoder.loading or not all(intake.open for intake in intakes.values())
-        return START_S if waiting else watchdog.STALL_S
+        nonlocal waited_at
+        if encoder.loading or not all(intake.open for intake in intakes.values()):
+            waited_at = time.monotonic()
+        # What waited for the encoder moves only after it has loaded.
+        return START_S if time.monotonic() - waited_at < watchdog.STALL_S else watchdog.STALL_S
 
     def recovered() -> bool:
         return bool(app.tables.actives_ready)
