@@ -237,6 +237,43 @@ class TestDoctor:
         }  # fmt: skip
 
 
+class TestBadSettings:
+    """A worker that cannot run as asked says so in one line that names the setting, with exit code 2."""
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "line"),
+        [
+            ("colour", "red", "PILOT_COLOUR: unknown setting"),
+            ("policy", "thrifty", "PILOT_POLICY='thrifty': "),
+            ("prior", "/nowhere/prior.npz", "PILOT_PRIOR: "),
+            ("data_dir", "/proc/nowhere", "PILOT_DATA_DIR=/proc/nowhere: "),
+            ("encoder", "./nowhere", "PILOT_ENCODER=./nowhere: "),
+            ("embedding_dim", 7, "PILOT_ENCODER=all-MiniLM-L6-v2 with PILOT_EMBEDDING_DIM=7 "),
+            ("http_host", "192.0.2.1", "PILOT_HTTP_HOST=192.0.2.1: "),
+            ("sasl_mechanism", "PLAIN", "PILOT_SASL_MECHANISM: "),
+        ],
+    )
+    def test_a_bad_value(self, standard: Deployment, setting: str, value: Any, line: str) -> None:
+        """Unknown key, bad value, a path or an address that cannot be used."""
+        refused = pilot(standard.settings, "worker", **{setting: value})
+        assert refused.returncode == 2, refused.stderr
+        last = refused.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"pilot: {line}")
+
+    def test_a_missing_certificate(self, standard: Deployment) -> None:
+        """The file is named, not the handshake that it was for."""
+        refused = pilot(standard.settings, "worker", security_protocol="SSL", ssl_cafile="/nowhere/ca.pem")
+        assert (refused.returncode, refused.stderr) == (
+            2, "pilot: PILOT_SSL_CAFILE=/nowhere/ca.pem: No such file or directory\n",
+        )  # fmt: skip
+
+    def test_a_taken_port(self, standard: Deployment) -> None:
+        """The port of another worker cannot be had twice."""
+        refused = pilot(standard.settings, "worker", http_port=standard.worker.http_port)
+        assert refused.returncode == 2
+        assert f"PILOT_HTTP_PORT={standard.worker.http_port}: " in refused.stderr.strip().splitlines()[-1]
+
+
 class TestForget:
     """`pilot users forget`."""
 
