@@ -125,6 +125,10 @@ class Settings(BaseModel):
         """Full name of a public topic such as `queries`."""
         return self.topic_prefix + name
 
+    def owner_id(self, partition: int) -> str:
+        """Transactional id of whoever may write the changelogs of a partition."""
+        return f"{self.application_id}-partition-{partition}"
+
     def changelog(self, table: str) -> str:
         """Full name of a table's changelog topic, as Faust names it."""
         return f"{self.application_id}-{table}-changelog"

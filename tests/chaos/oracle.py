@@ -162,7 +162,7 @@ def _spend(evidence: Evidence, wanted: Expectation, reading: Reading) -> Iterato
             sums[2] += held.expected
         sums[3] += 1
     last = {record.key: record for record in evidence.spend}
-    found = {codecs.unpack_spend_key(key or b"", 0): record for key, record in last.items() if record.value}
+    found = {codecs.unpack_spend_key(key or b""): record for key, record in last.items() if record.value}
     histories: dict[str, tuple[int, float, float]] = {}
     for place in sorted(right.keys() | found.keys()):
         record, sums = found.get(place), right.get(place)
@@ -199,7 +199,7 @@ def _arms(evidence: Evidence, wanted: Expectation, reading: Reading) -> Iterator
         for model, lesson in _lessons(case, held):
             place = ShardKey(case.partition, held.choice.fingerprint, model)
             learn(right.setdefault(place, ArmStatistics.zeros(len(held.choice.context))), lesson)
-    last = {ShardKey.unpack(record.key or b""): record.value or b"" for record in evidence.arms}
+    last = {ShardKey.unpack(record.key or b""): record.value for record in evidence.arms if record.value}
     for place in sorted(right.keys() | last.keys()):
         if place not in right or place not in last:
             yield f"shard {place} is {'missing' if place not in last else 'there without feedback'}"

@@ -106,15 +106,16 @@ class Secured:
         asyncio.run(send())
 
 
-def acls(command: str) -> Iterator[tuple[str, str, str, str]]:
-    """The (principal, operation, resource type, name) that one line grants."""
+def acls(command: str) -> Iterator[tuple[str, str, str, str, str]]:
+    """The (principal, operation, resource type, name, pattern) that one line grants."""
     words = shlex.split(command)
     options = list(itertools.pairwise(words))
     (principal,) = [value for name, value in options if name == "--allow-principal"]
     operations = [value for name, value in options if name == "--operation"]
+    pattern = dict(options).get("--resource-pattern-type", "literal")
     for name, value in options:
         if name in ("--topic", "--group", "--transactional-id"):
-            yield from ((principal, operation, name.removeprefix("--"), value) for operation in operations)
+            yield from ((principal, operation, name.removeprefix("--"), value, pattern) for operation in operations)
 
 
 @contextmanager
@@ -196,12 +197,13 @@ def _wait(broker: Secured, process: subprocess.Popen[bytes]) -> None:
 
 _RESOURCES = {"topic": 2, "group": 3, "transactional-id": 5}
 _OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
-_LITERAL, _ALLOW = 3, 3
+_PATTERNS = {"literal": 3, "prefixed": 4}
+_ALLOW = 3
 
 
-def _creation(acl: tuple[str, str, str, str]) -> tuple[Any, ...]:
-    principal, operation, resource, name = acl
-    return _RESOURCES[resource], name, _LITERAL, principal, "*", _OPERATIONS[operation], _ALLOW
+def _creation(acl: tuple[str, str, str, str, str]) -> tuple[Any, ...]:
+    principal, operation, resource, name, pattern = acl
+    return _RESOURCES[resource], name, _PATTERNS[pattern], principal, "*", _OPERATIONS[operation], _ALLOW
 
 
 _ACL = Array(

@@ -234,7 +234,8 @@ WORKER_RIGHTS = rights.needed(Settings(), "worker")
 def test_a_worker_names_the_right_that_it_lacks(guarded: Guarded, broker: Secured, right: Right) -> None:
     """Each right taken away is named with operation, resource and principal, before anything starts."""
     del guarded
-    line = f"--allow-principal User:nobody --operation {right.operation} --{right.resource} {right.name}"
+    pattern = f"--resource-pattern-type {right.pattern}"
+    line = f"--allow-principal User:nobody --operation {right.operation} {pattern} --{right.resource} {right.name}"
     worker = broker.as_user("nobody")
     grant(broker, worker, "worker", "nobody")
     broker.revoke([line])

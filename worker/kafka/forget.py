@@ -1,8 +1,9 @@
 """Forgetting users: tombstones for everything the changelogs and the budgets topic hold under their names.
 
 Every changelog key has one writer, the worker that owns the partition. So the group
-must be empty: then nobody else writes, and workers that start later recover without
-these users (docs/decisions/0008-forgetting-a-user.md).
+must be empty, and the tombstones are written as the owner of their partition: under
+its transactional id, which fences off whoever owned it before. Workers that start
+later recover without these users.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from worker import codecs
 from worker.errors import OperationFailed
 from worker.kafka import compacted, connect
 from worker.kafka.rights import describe_group
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
 
 _TOPICS = ("pending", "spend", "budgets")
 _SLACK_S = 5.0
@@ -42,10 +47,14 @@ async def forget(settings: Settings, user_ids: Collection[str]) -> Mapping[str, 
     # A worker that was stopped stays a member until its session ends (KIP-345).
     await _require_no_worker(settings, "stop all workers, then repeat", settings.session_timeout_s + _SLACK_S)
     places = [place for name in _TOPICS for place in await _found(settings, name, frozenset(user_ids))]
+    for partition in sorted({place.partition for place in places if place.kind != "budgets"}):
+        async with (
+            connect.producer(settings, transactional_id=settings.owner_id(partition)) as owner,
+            owner.transaction(),
+        ):
+            await _bury(owner, [place for place in places if place.kind != "budgets" and place.partition == partition])
     async with connect.producer(settings, enable_idempotence=True) as client:
-        sent = [await client.send(place.topic, None, key=place.key, partition=place.partition) for place in places]
-        for acknowledged in sent:
-            await acknowledged
+        await _bury(client, [place for place in places if place.kind == "budgets"])
     await _require_no_worker(settings, "it may still know these users: stop all workers, then repeat")
     counts = Counter((place.user_id, place.kind) for place in places)
     return {user: Forgotten(*(counts[user, kind] for kind in _TOPICS)) for user in user_ids}
@@ -71,8 +80,14 @@ def _owner(kind: str, key: bytes) -> str:
     if kind == "pending":
         return codecs.unpack_pending_key(key)[0]
     if kind == "spend":
-        return codecs.unpack_spend_key(key, 0)[0]
+        return codecs.unpack_spend_key(key)[0]
     return key.decode(errors="replace")
+
+
+async def _bury(client: AIOKafkaProducer, places: Iterable[_Place]) -> None:
+    sent = [await client.send(place.topic, None, key=place.key, partition=place.partition) for place in places]
+    for acknowledged in sent:
+        await acknowledged
 
 
 async def _require_no_worker(settings: Settings, advice: str, patience_s: float = 0.0) -> None:

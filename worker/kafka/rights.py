@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from shlex import quote
@@ -20,6 +20,8 @@ from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
     NotCoordinatorForGroupError,
+    TransactionalIdAuthorizationFailed,
+    for_code,
 )
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
@@ -42,11 +44,12 @@ _COORDINATOR_POLLS, _COORDINATOR_POLL_S = 100, 0.2
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """One operation on one resource, in the words of `kafka-acls`."""
+    """One operation on one resource, in the words of `kafka-acls`; prefixed: on all whose names begin so."""
 
     resource: Resource
     name: str
     operation: Operation
+    pattern: Literal["literal", "prefixed"] = "literal"
 
 
 def needed(settings: Settings, role: Role) -> list[Right]:
@@ -59,20 +62,25 @@ def needed(settings: Settings, role: Role) -> list[Right]:
 
 
 async def missing(settings: Settings, rights: list[Right]) -> list[Right]:
-    """Those that the broker says this process lacks; transactional ids it does not tell.
+    """Those that the broker says this process lacks.
 
-    Topics that do not exist have no rights to tell, and are left out.
+    Topics that do not exist have no rights to tell, and are left out. Of groups and
+    transactional ids it tells only whether they may be described, which every right implies.
 
     Raises:
         OperationFailed: no broker.
     """
-    topics = sorted({right.name for right in rights if right.resource == "topic"})
-    groups = sorted({right.name for right in rights if right.resource == "group"})
+    topics, groups, writers = (
+        sorted({right.name for right in rights if right.resource == resource})
+        for resource in ("topic", "group", "transactional-id")
+    )
     async with connect.admin(settings) as client:
         described = await client._send_request(_Topics(topics))  # noqa: SLF001 - aiokafka has no public way
         held = {topic[1]: 0 if topic[0] else topic[4] for topic in described.topics if topic[0] in (0, 29)}
         for group in groups:
             held[group] = await _group_rights(client, group)
+        for writer in writers:
+            held[writer] = await _writer_rights(client, writer)
     return [right for right in rights if not _held(right, held.get(right.name, _NOT_TOLD))]
 
 
@@ -92,16 +100,23 @@ async def require(settings: Settings, role: Role) -> None:
 
 def commands(settings: Settings, role: Role, principal: str) -> list[str]:
     """Lines for Kafka's own `kafka-acls.sh` that grant a role's rights; resources with like rights share one."""
-    operations: defaultdict[tuple[Resource, str], list[Operation]] = defaultdict(list)
+    operations: defaultdict[tuple[Resource, str, str], list[Operation]] = defaultdict(list)
     for right in needed(settings, role):
-        operations[right.resource, right.name].append(right.operation)
-    alike: defaultdict[tuple[Resource, tuple[Operation, ...]], list[str]] = defaultdict(list)
-    for (resource, name), several in operations.items():
-        alike[resource, tuple(several)].append(name)
+        operations[right.resource, right.pattern, right.name].append(right.operation)
+    alike: defaultdict[tuple[Resource, str, tuple[Operation, ...]], list[str]] = defaultdict(list)
+    for (resource, pattern, name), several in operations.items():
+        alike[resource, pattern, tuple(several)].append(name)
     begin = f"kafka-acls.sh --bootstrap-server {settings.bootstrap_servers} --add --allow-principal {quote(principal)}"
     return [
-        " ".join((begin, *(f"--operation {one}" for one in several), *(f"--{resource} {name}" for name in names)))
-        for (resource, several), names in alike.items()
+        " ".join(
+            (
+                begin,
+                *(f"--operation {one}" for one in several),
+                *(["--resource-pattern-type prefixed"] if pattern == "prefixed" else []),
+                *(f"--{resource} {name}" for name in names),
+            )
+        )
+        for (resource, pattern, several), names in alike.items()
     ]
 
 
@@ -118,18 +133,34 @@ async def _group_rights(client: AIOKafkaAdminClient, group: str) -> int:
     return 0 if described[0] == GroupAuthorizationFailedError.errno else _NOT_TOLD
 
 
-async def describe_group(client: AIOKafkaAdminClient, group: str) -> Any:
-    """The broker's description of a consumer group, as it stands in the response.
+async def _writer_rights(client: AIOKafkaAdminClient, transactional_id: str) -> int:
+    try:
+        await _once_coordinated(lambda: client.find_coordinator(transactional_id, coordinator_type=1))
+    except TransactionalIdAuthorizationFailed:
+        return 0
+    return _NOT_TOLD
 
-    A new broker creates its own topic for groups only now, and has no coordinator until then.
-    """
+
+async def describe_group(client: AIOKafkaAdminClient, group: str) -> Any:
+    """The broker's description of a consumer group, as it stands in the response."""
+
+    async def describe() -> Any:
+        (answer,) = await client.describe_consumer_groups([group])
+        (described,) = answer.groups
+        if described[0] in _COORDINATOR_MOVES:
+            raise for_code(described[0])
+        return described
+
+    return await _once_coordinated(describe)
+
+
+async def _once_coordinated(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer; a new broker creates its own topics for groups and transactions only now, and refuses until then."""
     for _ in range(_COORDINATOR_POLLS):
         with suppress(GroupCoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorForGroupError):
-            (answer,) = await client.describe_consumer_groups([group])
-            if answer.groups[0][0] not in _COORDINATOR_MOVES:
-                return answer.groups[0]
+            return await ask()
         await asyncio.sleep(_COORDINATOR_POLL_S)
-    raise GroupCoordinatorNotAvailableError(f"no coordinator for group {group}")
+    raise GroupCoordinatorNotAvailableError
 
 
 def _producer(settings: Settings) -> Iterator[Right]:
@@ -151,6 +182,7 @@ def _worker(settings: Settings) -> Iterator[Right]:
         yield Right("topic", topic.name, "DescribeConfigs")
     yield Right("topic", settings.changelog(REPLAYED), "Describe")
     yield Right("group", settings.application_id, "Read")
+    yield _owner_ids(settings)
 
 
 def _operator(settings: Settings) -> Iterator[Right]:
@@ -162,6 +194,11 @@ def _operator(settings: Settings) -> Iterator[Right]:
         yield Right("topic", name, "Write")
     yield Right("group", settings.application_id, "Describe")
     yield Right("transactional-id", f"{settings.application_id}-dead-letters-replay", "Write")
+    yield _owner_ids(settings)
+
+
+def _owner_ids(settings: Settings) -> Right:
+    return Right("transactional-id", settings.owner_id(0).removesuffix("0"), "Write", "prefixed")
 
 
 class _TopicsResponse(Response):  # type: ignore[misc] # aiokafka is untyped here

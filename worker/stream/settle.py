@@ -77,6 +77,8 @@ class SettleHandler:
         if after is not before:
             journal.put_pending(record.partition, key, after)
             self._sweeper.watch(record.partition, key, after)
+        elif after.decision is not None:
+            self._sweeper.mention(record.partition, key, Event(Source.FEEDBACK, record.offset))
         report(self._observer, prepared, outcome, after)
         if outcome.dead_letter is not None:
             self._emit_dead_letter(record, BadRecord(*outcome.dead_letter))

@@ -18,7 +18,10 @@ SETTINGS = Settings(topic_prefix="shop.")
 def test_the_commands_grant_exactly_the_rights(role: Role) -> None:
     """What is printed is what is checked at start, no more and no less."""
     granted = [acl for line in rights.commands(SETTINGS, role, "User:x") for acl in acls(line)]
-    needed = [("User:x", right.operation, right.resource, right.name) for right in rights.needed(SETTINGS, role)]
+    needed = [
+        ("User:x", right.operation, right.resource, right.name, right.pattern)
+        for right in rights.needed(SETTINGS, role)
+    ]
     assert sorted(granted) == sorted(needed)
     assert len(set(granted)) == len(granted)
 
@@ -26,7 +29,7 @@ def test_the_commands_grant_exactly_the_rights(role: Role) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_rights_are_on_resources_of_the_deployment_alone(role: Role) -> None:
     """No wildcard, no cluster, nothing of another prefix."""
-    ours = {topic.name for topic in declared(SETTINGS)} | {"shop", "shop-dead-letters-replay"}
+    ours = {topic.name for topic in declared(SETTINGS)} | {"shop", "shop-dead-letters-replay", "shop-partition-"}
     assert {right.name for right in rights.needed(SETTINGS, role)} <= ours
 
 
