@@ -343,6 +343,7 @@ class TestLogsAndTraces:
         assert attributes["pilot.query_id"] == query_id
         assert attributes["pilot.model"] == "only"
         assert attributes["pilot.user_id"] not in ("", "ann")
+        assert "told" in collector.text(), "OTEL_SERVICE_NAME counts"
 
     def test_no_prompt_leaves(self, told: tuple[Deployment, Collector]) -> None:
         """A prompt is in no log line at debug, metric or span, not even that of a query that cannot be used."""

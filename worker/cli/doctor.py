@@ -28,7 +28,7 @@ _MAX_SKEW_S = 5.0
 @click.command()
 @json_option
 def doctor(*, as_json: bool) -> None:
-    """Check broker, rights, topics, models, partitioner, clock, artefact, encoder, port and versions; changes nothing.
+    """Check broker, rights, topics, models, partitioner, clock, artefact, encoder, port and versions; writes no record.
 
     Run it where the worker runs, with the worker's settings. Exit code 1 when something is wrong.
     """

@@ -7,6 +7,7 @@ environment (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, ...). A query
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -92,8 +93,8 @@ def otlp(worker_id: str, disguise: Disguise) -> QueryTracer:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise UsageError("PILOT_TRACING=otlp: install pilot-router[tracing]") from None
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over these.
-    names = {"service.name": "pilot-router", "service.instance.id": worker_id}
-    provider = TracerProvider(resource=Resource(names).merge(Resource.create()), shutdown_on_exit=False)
+    names = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "pilot-router"), "service.instance.id": worker_id}
+    # Without hooks at exit: the worker leaves through `os._exit`, after `close`.
+    provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return QueryTracer(provider, disguise)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
@@ -270,14 +271,8 @@ def _watchdog(
     progress: Progress,
     observer: Observer,
 ) -> watchdog.Watchdog:
-    waited_at = -START_S
-
-    def stall_s() -> float:
-        nonlocal waited_at
-        if encoder.loading or not all(intake.open for intake in intakes.values()):
-            waited_at = time.monotonic()
-        # What waited for the encoder moves only after it has loaded.
-        return START_S if time.monotonic() - waited_at < watchdog.STALL_S else watchdog.STALL_S
+    def waiting() -> bool:
+        return encoder.loading or not all(intake.open for intake in intakes.values())
 
     def recovered() -> bool:
         return bool(app.tables.actives_ready)
@@ -295,9 +290,22 @@ def _watchdog(
         sources=frozenset(intakes),
         prefix=settings.topic_prefix,
         session_timeout_s=settings.session_timeout_s,
-        stall_s=stall_s,
+        stall_s=_patience(waiting),
         observer=observer,
     )
+
+
+def _patience(waiting: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> Callable[[], float]:
+    """How long a partition may stand still, in seconds: longer until what it waited for has come and it could move."""
+    waited_at = -math.inf
+
+    def stall_s() -> float:
+        nonlocal waited_at
+        if waiting():
+            waited_at = clock()
+        return START_S if clock() - waited_at < watchdog.STALL_S else watchdog.STALL_S
+
+    return stall_s
 
 
 def _on_assignment(settings: Settings, partitions: int, claims: Claims) -> Callable[[Iterable[Any]], Awaitable[None]]:
