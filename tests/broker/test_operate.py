@@ -17,7 +17,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.broker.support import Deployment, Row, WorkerProcess, deployed, environment, unique, until
+from tests.broker.support import READY_S, Deployment, Row, WorkerProcess, deployed, environment, unique, until
 from worker.kafka import local
 from worker.settings import Settings
 
@@ -78,6 +78,8 @@ def told(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
             patch.setenv("OTEL_SERVICE_NAME", "told")
             more = {"log_level": "debug", "log_format": "json", "log_users": "hashed", "tracing": "otlp"}
             with deployed(broker, folder, models, **more) as deployment:
+                query_id, _ = deployment.client.query("warm-up", text="which loads the encoder")
+                until(lambda: deployment.client.seen(query_id), "the first text", READY_S)
                 yield deployment, collector
     finally:
         collector.close()

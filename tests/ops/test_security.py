@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from tests.broker.support import Client, WorkerProcess, environment, until
+from tests.broker.support import READY_S, Client, WorkerProcess, environment, until
 from tests.ops import secured
 from tests.ops.secured import PASSWORD, Secured
 from worker.errors import OperationFailed, UsageError
@@ -27,6 +28,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 MARKER = "the prompt that stays between us"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def connections_collected_here() -> Iterator[None]:
+    """What aiokafka left open is collected while this module's filters hold."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +353,7 @@ def test_secrets_and_prompts_are_not_told(guarded: Guarded) -> None:
     """Neither the password nor a prompt is in the worker's log at debug, in `pilot settings` or in a repr."""
     client = guarded.gateway
     query_id, _ = client.query("zoe", text=MARKER)
-    client.decisions(query_id)
+    until(lambda: client.seen(query_id), "the first text, which loads the encoder", READY_S)
     client.send("queries", b"zoe", f'{{"query_id": 1, "text": "{MARKER}"}}'.encode())
     client.settle("zoe", query_id, cost_usd=0.1)
     said = guarded.worker.said()
