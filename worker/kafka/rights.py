@@ -20,6 +20,7 @@ from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
     NotCoordinatorForGroupError,
+    TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
     for_code,
 )
@@ -64,8 +65,9 @@ def needed(settings: Settings, role: Role) -> list[Right]:
 async def missing(settings: Settings, rights: list[Right]) -> list[Right]:
     """Those that the broker says this process lacks.
 
-    Topics that do not exist have no rights to tell, and are left out. Of groups and
-    transactional ids it tells only whether they may be described, which every right implies.
+    Topics that do not exist have no rights to tell, and are left out; a broker before Kafka 2.3
+    tells of none. Of groups and transactional ids it tells only whether they may be described,
+    which every right implies.
 
     Raises:
         OperationFailed: no broker.
@@ -75,8 +77,7 @@ async def missing(settings: Settings, rights: list[Right]) -> list[Right]:
         for resource in ("topic", "group", "transactional-id")
     )
     async with connect.admin(settings) as client:
-        described = await client._send_request(_Topics(topics))  # noqa: SLF001 - aiokafka has no public way
-        held = {topic[1]: 0 if topic[0] else topic[4] for topic in described.topics if topic[0] in (0, 29)}
+        held = await _topic_rights(client, topics)
         for group in groups:
             held[group] = await _group_rights(client, group)
         for writer in writers:
@@ -122,6 +123,15 @@ def commands(settings: Settings, role: Role, principal: str) -> list[str]:
 
 def _held(right: Right, bits: int) -> bool:
     return bits == _NOT_TOLD or bool(bits >> _CODES[right.operation] & 1)
+
+
+async def _topic_rights(client: AIOKafkaAdminClient, topics: list[str]) -> dict[str, int]:
+    try:
+        described = await client._send_request(_Topics(topics))  # noqa: SLF001 - aiokafka has no public way
+    except NotImplementedError:  # what aiokafka raises for a version that the broker lacks
+        return {}
+    denied = TopicAuthorizationFailedError.errno
+    return {topic[1]: 0 if topic[0] else topic[4] for topic in described.topics if topic[0] in (0, denied)}
 
 
 async def _group_rights(client: AIOKafkaAdminClient, group: str) -> int:
