@@ -24,6 +24,7 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
 Preset = Literal["default", "paper"]
 PolicyName = Literal["pacing", "zcl", "floor", "unlimited"]
+RewardModel = Literal["coupled", "disjoint"]
 ReserveMode = Literal["expected", "quantile", "worst_case"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
@@ -61,6 +62,9 @@ class Settings(BaseModel):
         0.95, description="for policy floor: share of the best model's quality to keep"
     )
     alpha: Annotated[float, Field(ge=0)] | None = Field(None, description="exploration bonus; default by prior")
+    reward_model: RewardModel = Field(
+        "coupled", description="coupled: models learn from each other; disjoint: each alone (LinUCB)"
+    )
     exploration_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="probability of a uniformly drawn eligible model"
     )
@@ -115,6 +119,11 @@ class Settings(BaseModel):
     def effective_worker_id(self) -> str:
         """`worker_id`, or host name and HTTP port."""
         return self.worker_id or f"{socket.gethostname()}-{self.http_port}"
+
+    @property
+    def worker_dir(self) -> Path:
+        """The folder of this worker's own state."""
+        return self.data_dir / self.application_id / self.effective_worker_id
 
     @property
     def application_id(self) -> str:

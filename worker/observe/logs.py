@@ -114,7 +114,7 @@ class LogObserver:
             case r.DecisionSent() if self._every_decision:
                 self._log.debug(
                     "decision", query_id=record.query_id, user_id=record.user_id, status=record.status,
-                    model=record.model, reason=record.reason, latency_s=record.latency_s,
+                    model=record.model, reason=record.reason, latency_s=record.stages and sum(record.stages),
                 )  # fmt: skip
             case r.DeadLetterSent(topic, partition, offset, code):
                 self._log.info("dead_letter", topic=topic, partition=partition, offset=offset, code=str(code))

@@ -66,6 +66,8 @@ class Worker:
     claims: Claims
     followers: tuple[Follower, ...]
     catalog: Catalog
+    budgets: Budgets
+    router: Router
     encoder: AsyncEncoder
     gate: asyncio.Event
 
@@ -79,6 +81,16 @@ class Worker:
     def recovered(self) -> bool:
         """Whether all tables are recovered and no rebalance is under way."""
         return bool(self.app.tables.actives_ready) and not self.app.rebalancing
+
+    @property
+    def recovery_remaining(self) -> int:
+        """Changelog records that this worker still has to read before its tables are complete. Any thread."""
+        # Not `recovery`: that would make the service on the asking thread, and it would never start.
+        recovery = self.app.tables._recovery  # noqa: SLF001
+        if self.recovered or recovery is None:
+            return 0
+        ends, offsets = dict(recovery.active_highwaters), dict(recovery.active_offsets)
+        return sum(max(0, end - (offsets.get(tp) or 0)) for tp, end in ends.items() if end is not None)
 
     async def _open_gate(self) -> None:
         """Let the agents begin once models, budgets and the replica are read to their ends."""
@@ -135,6 +147,7 @@ def build(
     # What the best model would have cost is counted from the candidates, told or not.
     options = replace(routing.options(settings), detail="full")
     router = Router(prior, options)
+    tenure.began.append(lambda: router.serve(tenure.lanes(settings.topic("queries")) / partitions))
 
     def on_bad(topic: str, offset: int, reason: str) -> None:
         observer.observe(records.ControlRecordSkipped(topic, offset, reason))
@@ -180,6 +193,8 @@ def build(
         claims,
         (*control, replica.follower),
         catalog,
+        budgets,
+        router,
         encoder,
         gate,
     )
@@ -198,7 +213,7 @@ class _LateDelivery:
 
 
 def _faust_app(settings: Settings, partitions: int) -> faust.App:
-    folder = settings.data_dir / settings.application_id / settings.effective_worker_id
+    folder = settings.worker_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -68,7 +68,7 @@ def test_every_decision_is_a_line_at_debug_alone(level: int, lines: int) -> None
     """With its query and user; at info nothing is done."""
     stream = io.StringIO()
     logs.configure("json", level, stream)
-    sent = r.DecisionSent("pacing", "routed", "m", None, 0.1, 1, 2, query_id="q", user_id="ann")
+    sent = r.DecisionSent("pacing", "routed", "m", None, query_id="q", user_id="ann")
     logs.LogObserver().observe(sent)
     told = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["event"], line["query_id"], line["user_id"]) for line in told] == [("decision", "q", "ann")] * lines
