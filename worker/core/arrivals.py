@@ -59,7 +59,7 @@ class Profile:
             return 1.0
         position = max(elapsed, 0.0) * BINS
         index = int(position)
-        before, after = self._cumulative[index : index + 2]
+        before, after = self._cumulative[index], self._cumulative[index + 1]
         return before + (after - before) * (position - index)
 
 

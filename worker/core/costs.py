@@ -185,22 +185,20 @@ class _LearnedCost:
         self._bias = _Bias(mean_costs, calibration)
         self._z = NormalDist().inv_cdf(quantile)
         self._rise = self._rises()
+        self._least = [1.0] * len(mean_costs)  # the smallest outcome, for it has a log
 
     def _rises(self) -> list[float]:
         """Quantile ÷ mean of each arm's outcome."""
         return [math.exp(self._z * spread) for spread in self._ridge.spread]
 
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
-        spread = self._ridge.learn(k, x, math.log(max(outcome, self._smallest(k))))
+        spread = self._ridge.learn(k, x, math.log(max(outcome, self._least[k])))
         self._rise[k] = math.exp(self._z * spread)
 
     def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
-        least = [self._smallest(k) for k in groups.arms]
+        least = [self._least[k] for k in groups.arms]
         self._ridge.learn_many(groups, X, groups.padded(np.log(np.maximum(outcomes, least))))
         self._rise = self._rises()
-
-    def _smallest(self, _k: int) -> float:
-        return 1.0
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
         self._bias.settle(k, true_usd, predicted_usd)
@@ -297,9 +295,7 @@ class LogCost(_LearnedCost):
     ) -> None:
         floored = np.maximum(mean_costs, _TINY_USD)
         super().__init__(dimension, floored, mean_costs, calibration, quantile)
-
-    def _smallest(self, k: int) -> float:
-        return _least(float(self.mean_costs[k]))
+        self._least = [_least(mean) for mean in mean_costs.tolist()]
 
     def estimate(self, x: FloatArray, input_tokens: float) -> QueryCost:  # noqa: ARG002 - the port's signature
         """The cost of one query in USD."""

@@ -27,7 +27,7 @@ _TOLERANCE = 1e-4  # of the objective, in nats
 def log_evidence(sums: Sequence[Moments], hyper: Hyper) -> float:
     """Log of p(all rewards | hyper), the arms' sums with prior data included, in nats.
 
-    In the whitened coordinates of `coupled`: −n/2·ln 2πσ² − Σr²/2σ²
+    Whitened by S_d, with M_k = I + A_k/σ²: −n/2·ln 2πσ² − Σr²/2σ²
     + ½[Σ b_kᵀu_k/σ² + hᵀμ̂ − mᵀS_s⁻¹m] − ½[ln|S_s/S_d| + Σ ln|M_k| + ln|Q|].
     """
     return _evidence(*_stacked(sums), hyper)

@@ -52,6 +52,8 @@ PLAN_EVERY_EARLY = 25  # while scores still move
 EARLY_REWARDS = 2_000
 OUTLOOK_QUERIES = 64  # enough for a mean, and a few milliseconds with a hundred arms
 _EXPLORATION = b"exploration"
+# A named tuple's own constructor is a Python function and takes twice as long.
+_fast = tuple.__new__
 
 MakeBeliefs = Callable[[Sequence[Arm]], Beliefs]
 
@@ -264,7 +266,8 @@ class Router:
         """
         if account is not None and account.left is None:
             self._demand.note(account)
-        tokens = self._tokens(request)
+        known = prompt_tokens(request)
+        tokens = self._typical_tokens if known is None else known
         self._reservoir.add(request.context, tokens)
         if not self._arms:
             return Verdict("no_model", (), self._policy.name)
@@ -286,7 +289,7 @@ class Router:
         """
         if self._opens:
             return [self._weigh(requests[0].context, self._tokens(requests[0]))]
-        contexts = np.array([request.context for request in requests])
+        contexts = np.concatenate([request.context for request in requests]).reshape(len(requests), -1)
         tokens = np.array([self._tokens(request) for request in requests])
         return weigh_many(self._beliefs, self._alpha, contexts, tokens, quantile=self._quantile)
 
@@ -337,7 +340,8 @@ class Router:
         explores = not self._frozen and (self._share is None or teaches(request.query_id, self._share))
         policy = self._explorer if explores else self._policy
         score = weighed.optimistic if explores else weighed.mean
-        view = View(request.query_id, score, weighed.expected, eligible, limited, left, request.user_id)
+        fields = (request.query_id, score, weighed.expected, eligible, limited, left, request.user_id)
+        view = _fast(View, fields)
         arm, price, threshold = policy.choose(view)
         if threshold is not None:
             exclude(codes, threshold, THRESHOLD)
@@ -376,11 +380,12 @@ class Router:
         return self._routed(weighed, codes, arm, 1.0, None)
 
     def _routed(self, weighed: Weighed, codes: Codes, arm: int, propensity: float, price: float | None) -> Verdict:
-        return Verdict(
+        fields = (
             None, self._candidates(weighed, codes), self._policy.name, self._arms[arm].model,
             weighed.mean[arm], weighed.deviation[arm], propensity,
             to_nanos(weighed.expected[arm]), to_nanos(weighed.predicted[arm]), weighed.reserved[arm], price,
         )  # fmt: skip
+        return _fast(Verdict, fields)
 
     def _candidates(self, weighed: Weighed, codes: Codes) -> Collection[Candidate]:
         return Candidates(self._arms, weighed, codes) if self._detailed else ()

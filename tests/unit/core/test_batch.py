@@ -188,6 +188,14 @@ def test_weighs_once_what_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> No
     assert weighed == [20]
 
 
+def test_without_any_model_all_are_rejected() -> None:
+    """An empty catalogue is the reason of each, not an error."""
+    made, asked = router(), requests(3)
+    made.set_arms(())
+    batch = Batch(made, asked)
+    assert [batch.decide(index, None).reason for index in range(3)] == ["no_model"] * 3
+
+
 class TestOutcomesTogether:
     """`observe_many` ends where `observe` ends, outcome by outcome."""
 

@@ -98,4 +98,5 @@ def best(values: Sequence[float], eligible: Mask) -> int:
 
 def best_at(price: float, view: View) -> int:
     """The eligible arm with the highest score − price·cost."""
-    return best([score - price * cost for score, cost in zip(view.score, view.costs, strict=True)], view.eligible)
+    values = [score - price * cost for score, cost in zip(view.score, view.costs, strict=True)]
+    return best(values, view.eligible)
