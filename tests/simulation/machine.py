@@ -91,7 +91,7 @@ class Disk:
             self.followed[table] = len(broker.logs[table])
 
 
-class _Rule:
+class Rule:
     """Stands in for the router, whose decisions do not matter here: any rule must be exact."""
 
     version = "sim:0"
@@ -107,7 +107,7 @@ class _Rule:
         )
 
 
-class _Projection:
+class Projection:
     fingerprint = "sim"
 
     def contexts(self, embeddings: np.ndarray, texts: object, tasks: object) -> np.ndarray:
@@ -115,10 +115,10 @@ class _Projection:
         return embeddings.astype(np.float32).astype(np.float64)
 
 
-class _Clock:
+class Clock:
     """`BrokerClock` over simulated time."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Any) -> None:
         self._broker = broker
         self._latest = self._at = 0
 
@@ -204,9 +204,9 @@ class Life:
         budgets._limits["u1"] = LIMIT_NANOS
         shared: Any = {"settings": settings, "partitions": 1, "tenure": tenure, "observer": OBSERVER}
         self.sweeper = Sweeper(**shared, tables=self, committed=self._committed)  # type: ignore[arg-type]
-        self.sweeper.clock = _Clock(self.broker)  # type: ignore[assignment]
+        self.sweeper.clock = Clock(self.broker)  # type: ignore[assignment]
         shared |= {"sweeper": self.sweeper, "catalog": CATALOG}
-        self.route = RouteHandler(**shared, router=_Rule(), projection=_Projection(), encoder=None, budgets=budgets)  # type: ignore[arg-type]
+        self.route = RouteHandler(**shared, router=Rule(), projection=Projection(), encoder=None, budgets=budgets)  # type: ignore[arg-type]
         self.settle = SettleHandler(**shared)
 
     def run(self, crashes: bool) -> bool:

@@ -275,7 +275,7 @@ def _lives(broker: Broker) -> defaultdict[Key, list[QueryLife]]:
             if key in open_:
                 open_.pop(key).ended = at
             continue
-        decision = _decision(value)
+        decision = decision_of(value)
         if decision is None:
             continue
         life = open_.get(key)
@@ -290,7 +290,7 @@ def _lives(broker: Broker) -> defaultdict[Key, list[QueryLife]]:
     return lives
 
 
-def _decision(value: bytes) -> bytes | None:
+def decision_of(value: bytes) -> bytes | None:
     """The decision of a pending record; unpacking all of it would take most of the time."""
     _, head, size = codecs._HEADER.unpack_from(value)
     begin = codecs._HEADER.size + head
@@ -303,7 +303,9 @@ def _offset(value: bytes) -> int:
 
 def _waiting(broker: Broker) -> set[int]:
     """Offsets of the feedback that at the end still waits, for its query or for its dead letter to leave."""
-    last = [value for value in dict(broker.logs["pending"]).values() if value is not None and _decision(value) is None]
+    last = [
+        value for value in dict(broker.logs["pending"]).values() if value is not None and decision_of(value) is None
+    ]
     held = [codecs.unpack_pending(value) for value in last]
     return {
         record.offset for pending in held for record in (*pending.parked, *(entry.record for entry in pending.refused))
