@@ -249,15 +249,16 @@ class Client:
 
 
 class WorkerProcess:
-    """`python -m worker.cli worker` with settings of its own; stopped by its pid."""
+    """`python -m worker.cli worker`, or another `module`, with settings of its own; stopped by its pid."""
 
     def __init__(self, settings: Settings, log: Path, **more: Any) -> None:
         self.settings = settings
         self.http_port = int(more.pop("http_port", 0) or local.free_port())
+        module = more.pop("module", "worker.cli")
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker.cli", "worker"], env=environment(settings, self.http_port, **more),
+                [sys.executable, "-m", module, "worker"], env=environment(settings, self.http_port, **more),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 
@@ -350,7 +351,12 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    broker: str, folder: Path, models: Sequence[Row] = (), partitions: int = 4, **more: Any
+    broker: str,
+    folder: Path,
+    models: Sequence[Row] = (),
+    partitions: int = 4,
+    module: str = "worker.cli",
+    **more: Any,
 ) -> Iterator[Deployment]:
     """A deployment with a running worker, ready if there are models; `more` are its settings."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -363,7 +369,7 @@ def deployed(
         for model in models:
             fields = dict(model)
             client.model(fields.pop("model"), fields.pop("input_usd"), fields.pop("output_usd"), **fields)
-        worker = WorkerProcess(settings, folder / "worker.log")
+        worker = WorkerProcess(settings, folder / "worker.log", module=module)
         try:
             if models:
                 worker.ready(for_text=False)
