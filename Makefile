@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check chaos bench clean
+.PHONY: help setup demo test test-ops check chaos bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ demo: setup ## Route real prompts through Kafka and two workers, then report (PR
 
 test: check ## Lint, types and all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-ops: setup ## Tests before Chromium, promtool, kubectl and a broker with TLS, which must be installed
+	@for tool in promtool kubectl chromium openssl; do \
+	  command -v $$tool > /dev/null || { echo "test-ops needs $$tool (Debian: prometheus, kubernetes-client, chromium, openssl)"; exit 2; }; \
+	done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ops]'
+	$(BIN)/pytest tests/ops $(ARGS)
 
 check: setup ## Lint, formatting and types
 	$(BIN)/ruff check .

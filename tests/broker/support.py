@@ -249,16 +249,17 @@ class Client:
 
 
 class WorkerProcess:
-    """`python -m worker.cli worker`, or another `module`, with settings of its own; stopped by its pid."""
+    """`python -m worker.cli worker`, or another program, with settings of its own; stopped by its pid."""
 
-    def __init__(self, settings: Settings, log: Path, **more: Any) -> None:
+    def __init__(
+        self, settings: Settings, log: Path, program: Sequence[str] = ("worker.cli", "worker"), **more: Any
+    ) -> None:
         self.settings = settings
         self.http_port = int(more.pop("http_port", 0) or local.free_port())
-        module = more.pop("module", "worker.cli")
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "worker"], env=environment(settings, self.http_port, **more),
+                [sys.executable, "-m", *program], env=environment(settings, self.http_port, **more),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 
@@ -355,7 +356,7 @@ def deployed(
     folder: Path,
     models: Sequence[Row] = (),
     partitions: int = 4,
-    module: str = "worker.cli",
+    program: Sequence[str] = ("worker.cli", "worker"),
     **more: Any,
 ) -> Iterator[Deployment]:
     """A deployment with a running worker, ready if there are models; `more` are its settings."""
@@ -369,7 +370,7 @@ def deployed(
         for model in models:
             fields = dict(model)
             client.model(fields.pop("model"), fields.pop("input_usd"), fields.pop("output_usd"), **fields)
-        worker = WorkerProcess(settings, folder / "worker.log", module=module)
+        worker = WorkerProcess(settings, folder / "worker.log", program)
         try:
             if models:
                 worker.ready(for_text=False)

@@ -24,7 +24,7 @@ def skewed(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKEW_S", str(request.param))
         folder = tmp_path_factory.mktemp("skewed")
-        with deployed(broker, folder, MODELS, 1, "tests.broker.skewed_worker", **settings) as deployment:
+        with deployed(broker, folder, MODELS, 1, ("tests.broker.skewed_worker", "worker"), **settings) as deployment:
             yield deployment
 
 
@@ -37,8 +37,8 @@ def test_windows_are_the_brokers(skewed: Deployment) -> None:
     decision = json.loads(client.decisions(query_id)[0].value)
     assert decision["budget"]["window_start"] == start
     assert 0 <= sent.timestamp / 1000 - seconds(start) < WINDOW_S
-    next_window(client, user, start)
     client.settle(user, query_id, cost_usd=0.002)
+    next_window(client, user, start)
     assert spent(skewed, user, start) == (0.002, 0)
     assert account(client, user)["settled_usd"] == 0
 

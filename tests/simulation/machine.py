@@ -203,8 +203,7 @@ class Life:
         budgets = Budgets()
         budgets._limits["u1"] = LIMIT_NANOS
         shared: Any = {"settings": settings, "partitions": 1, "tenure": tenure, "observer": OBSERVER}
-        self.sweeper = Sweeper(**shared, tables=self, committed=self._committed)  # type: ignore[arg-type]
-        self.sweeper.clock = Clock(self.broker)  # type: ignore[assignment]
+        self.sweeper = Sweeper(**shared, tables=self, committed=self._committed, clock=Clock(self.broker))  # type: ignore[arg-type]
         shared |= {"sweeper": self.sweeper, "catalog": CATALOG}
         self.route = RouteHandler(**shared, router=Rule(), projection=Projection(), encoder=None, budgets=budgets)  # type: ignore[arg-type]
         self.settle = SettleHandler(**shared)

@@ -64,8 +64,9 @@ class Week:
         settings = Settings(topic_prefix="sim.", embedding_dim=DIMENSION, decision_detail="chosen", worker_id="sim")
         tenure = SimpleNamespace(journal=self._journal, began=[])
         shared: Any = {"settings": settings, "partitions": 1, "tenure": tenure, "observer": OBSERVER}
-        self._sweeper = Sweeper(**shared, tables=self, committed=lambda topic, _: self._read[topic])  # type: ignore[arg-type]
-        self._sweeper.clock = Clock(self)  # type: ignore[assignment]
+        self._sweeper = Sweeper(
+            **shared, tables=self, committed=lambda topic, _: self._read[topic], clock=Clock(self)  # type: ignore[arg-type]
+        )  # fmt: skip
         shared |= {"sweeper": self._sweeper, "catalog": CATALOG}
         self._route = RouteHandler(
             **shared, router=Rule(), projection=Projection(), encoder=None, budgets=Budgets()  # type: ignore[arg-type]

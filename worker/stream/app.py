@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +20,10 @@ from worker.kafka.control import Budgets, Catalog, followers
 from worker.observe import records
 from worker.observe.records import Observer
 from worker.settings import Settings
-from worker.stream import commits, compat, contiguity, exits, watchdog
+from worker.stream import commits, compat, contiguity, exits, fencing, watchdog
 from worker.stream.commits import Consumer, ConsumerThread, Lease
 from worker.stream.delivery import KafkaDelivery, Outgoing, Sent
+from worker.stream.fencing import Claims
 from worker.stream.healing import Healer
 from worker.stream.intake import Intake
 from worker.stream.lane import Lane
@@ -31,7 +32,7 @@ from worker.stream.replica import Replica
 from worker.stream.route import RouteHandler
 from worker.stream.settle import SettleHandler
 from worker.stream.state import State
-from worker.stream.sweep import Sweeper
+from worker.stream.sweep import BrokerClock, Sweeper
 from worker.stream.tables import Tables
 from worker.stream.tenure import Tenure
 
@@ -57,6 +58,7 @@ class Worker:
     tables: Tables
     watchdog: watchdog.Watchdog
     replica: Replica
+    claims: Claims
     followers: tuple[Follower, ...]
     catalog: Catalog
     encoder: AsyncEncoder
@@ -91,6 +93,7 @@ class Worker:
             "prepared queries": self.route.run_prepared(),
             "prepared feedback": self.settle.run_prepared(),
             "replica": self.replica.run(),
+            "claims": self.claims.run_renewal(),
             **{f"follower of {follower.topic}": follower.run() for follower in self.followers},
         }
 
@@ -105,17 +108,24 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     lease = Lease(settings.session_timeout_s)
     compat.install()
     contiguity.install(sources)
-    commits.install(lease, lambda assigned: _check_copartitioning(assigned, settings, partitions))
+    fencing.install()
     driver.Producer._settings_extra = lambda _: {"enable_idempotence": True, "acks": "all"}  # noqa: SLF001 - no setting
     app = _faust_app(settings, partitions)
     tables = Tables(app, settings, partitions)
+    clock = BrokerClock()
+    delivery = _LateDelivery(app, clock)
 
     def thread() -> ConsumerThread:
         found: ConsumerThread = app.consumer._thread  # noqa: SLF001 - our own subclass
         return found
 
+    claims = Claims(
+        settings, tables.claim_keys, delivery, lambda: thread().active_assignment is not None and lease.held
+    )
+    commits.install(lease, _on_assignment(settings, partitions, claims))
+
     tenure = Tenure(lease, thread, lambda: State(tables.load_pending, tables.load_spend, tables.load_shard))
-    lane = Lane(tenure.journal, tables, _LateDelivery(app), tenure)
+    lane = Lane(tenure.journal, tables, delivery, tenure)
     # What the best model would have cost is counted from the candidates, told or not.
     options = replace(routing.options(settings), detail="full")
     router = Router(prior, options)
@@ -130,7 +140,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     progress = Progress()
     sweeper = Sweeper(
         settings=settings, partitions=partitions, tenure=tenure, tables=tables,
-        committed=progress.committed,
+        committed=progress.committed, clock=clock,
         observer=observer,
     )  # fmt: skip
     query_handler = RouteHandler(
@@ -161,6 +171,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
         tables,
         guard,
         replica,
+        claims,
         (*control, replica.follower),
         catalog,
         encoder,
@@ -171,13 +182,15 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
 class _LateDelivery:
     """Delivery through Faust's producer, which exists only once the app has started."""
 
-    def __init__(self, app: faust.App) -> None:
+    def __init__(self, app: faust.App, clock: BrokerClock) -> None:
         self._app = app
+        self._clock = clock
 
     async def send(self, topic: str, partition: int, outgoing: Any) -> list[Sent]:
         """See `worker.stream.delivery.Delivery`."""
         records_: list[Outgoing] = outgoing
-        return await KafkaDelivery(self._app.producer._producer).send(topic, partition, records_)  # noqa: SLF001
+        port = KafkaDelivery(self._app.producer._producer, self._clock.now_ms)  # noqa: SLF001
+        return await port.send(topic, partition, records_)
 
 
 def _faust_app(settings: Settings, partitions: int) -> faust.App:
@@ -261,6 +274,20 @@ def _watchdog(
         stall_s=stall_s,
         observer=observer,
     )
+
+
+def _on_assignment(settings: Settings, partitions: int, claims: Claims) -> Callable[[Iterable[Any]], Awaitable[None]]:
+    """What happens on the consumer thread before anything of a new assignment is read; Faust would only log errors."""
+    loop = asyncio.get_running_loop()  # where the producer lives
+
+    async def assigned(found: Iterable[Any]) -> None:
+        _check_copartitioning(found, settings, partitions)
+        try:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(claims.claim(found), loop))
+        except Exception as error:  # noqa: BLE001 - nothing may be written without the claim
+            exits.end("claim", error)
+
+    return assigned
 
 
 def _check_copartitioning(assigned: Any, settings: Settings, partitions: int) -> None:

@@ -89,6 +89,7 @@ class RouteHandler:
 
     def prepare(self, record: SourceRecord) -> Prepared | BadRecord | asyncio.Future[Prepared | BadRecord]:
         """Decode and check; a text is encoded meanwhile, an embedding is used as it is."""
+        self._sweeper.clock.observe(record.timestamp)
         try:
             query = parse(Query, record.value)
             check_placement(record, query, self._partitions)
