@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.broker.support import Client, Deployment, deployed, unique
+from tests.broker.support import Client, Deployment, deployed, unique, until
 from tests.broker.test_contract_time import WINDOW_S, account, forget, fresh_window, next_window, seconds, spent
+from worker.codecs import unpack_spend_key
+from worker.kafka.compacted import latest
 
 MODELS = [{"model": "only", "input_usd": 1.0, "output_usd": 2.0, "expected_output_tokens": 1000}]
 DAYS_S = 30 * 86_400
@@ -41,6 +43,22 @@ def test_windows_are_the_brokers(skewed: Deployment) -> None:
     next_window(client, user, start)
     assert spent(skewed, user, start) == (0.002, 0)
     assert account(client, user)["settled_usd"] == 0
+
+
+def test_closed_windows_are_dropped(skewed: Deployment) -> None:
+    """Nobody sends anything any more, and the windows go all the same, a window's length after their end."""
+    client = skewed.client
+    user = client.user(1.0)
+    decision = client.decide(user)
+    topic, began = skewed.settings.changelog("spend"), seconds(decision["budget"]["window_start"])
+
+    def kept() -> bool:
+        records = client.run(latest(skewed.settings, topic))
+        return any(unpack_spend_key(key)[0] == user for key, record in records.items() if record.value is not None)
+
+    assert kept()
+    until(lambda: not kept(), "the tombstone of the window")
+    assert time.time() - began >= 2 * WINDOW_S
 
 
 def test_decisions_live_by_the_brokers_time(skewed: Deployment) -> None:
