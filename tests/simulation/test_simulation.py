@@ -12,7 +12,7 @@ from tests.simulation.machine import Variant, live
 from tests.simulation.rules import PATCHES, Break
 from tests.simulation.world import make
 
-EXACT_WORLDS = 300
+EXACT_WORLDS = 200
 BROKEN_WORLDS = 2_000  # at most; the first one that is caught is enough
 WRONG_ORDERS = {
     "effects are sent before pending": Variant(order="effects first"),
