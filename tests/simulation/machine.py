@@ -293,6 +293,7 @@ class Life:
 
     def _prepared(self, agent: Any, record: SourceRecord) -> Any:
         """Decoding is pure, and every replay would repeat it."""
+        self.sweeper.clock.observe(record.timestamp)
         place = (record.topic, record.offset)
         if place not in self.world.prepared:
             self.world.prepared[place] = agent.prepare(record)

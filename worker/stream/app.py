@@ -61,6 +61,8 @@ class Worker:
     claims: Claims
     followers: tuple[Follower, ...]
     catalog: Catalog
+    budgets: Budgets
+    router: Router
     encoder: AsyncEncoder
     gate: asyncio.Event
 
@@ -74,6 +76,16 @@ class Worker:
     def recovered(self) -> bool:
         """Whether all tables are recovered and no rebalance is under way."""
         return bool(self.app.tables.actives_ready) and not self.app.rebalancing
+
+    @property
+    def recovery_remaining(self) -> int:
+        """Changelog records that this worker still has to read before its tables are complete. Any thread."""
+        # Not `recovery`: that would make the service on the asking thread, and it would never start.
+        recovery = self.app.tables._recovery  # noqa: SLF001
+        if self.recovered or recovery is None:
+            return 0
+        ends, offsets = dict(recovery.active_highwaters), dict(recovery.active_offsets)
+        return sum(max(0, end - (offsets.get(tp) or 0)) for tp, end in ends.items() if end is not None)
 
     async def _open_gate(self) -> None:
         """Let the agents begin once models, budgets and the replica are read to their ends."""
@@ -174,6 +186,8 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
         claims,
         (*control, replica.follower),
         catalog,
+        budgets,
+        router,
         encoder,
         gate,
     )
@@ -194,7 +208,7 @@ class _LateDelivery:
 
 
 def _faust_app(settings: Settings, partitions: int) -> faust.App:
-    folder = settings.data_dir / settings.application_id / settings.effective_worker_id
+    folder = settings.worker_dir
     folder.mkdir(parents=True, exist_ok=True)
     brokers = ";".join(f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(","))
     session = settings.session_timeout_s

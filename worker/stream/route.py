@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from worker.stream.answer import Window
 from worker.stream.batch import Output, SourceRecord
 from worker.stream.checks import check_embedding, check_placement
 from worker.stream.deadletters import dead_letter
-from worker.stream.feedback import core_feedback, report
+from worker.stream.feedback import core_feedback, report, report_first
 from worker.stream.state import SpendKey
 from worker.stream.sweep import Sweeper
 from worker.stream.tenure import Tenure
@@ -49,10 +49,24 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A valid query with its context ψ, shape (d,)."""
+    """A valid query with its context ψ, shape (d,), and when it was taken up, in seconds since the epoch."""
 
     query: Query
     context: FloatArray
+    taken: float
+
+
+class Moments(NamedTuple):
+    """When a query was taken up, when its turn came and when it was decided, in seconds since the epoch."""
+
+    taken: float
+    begun: float
+    decided: float
+
+    def stages(self, record: SourceRecord, acknowledged: float) -> records.Stages:
+        """The latency of a decision that is acknowledged, by where it went."""
+        wait = max(0.0, self.taken - record.timestamp / 1000)  # the broker's clock may be ahead of this one
+        return records.Stages(wait, self.begun - self.taken, self.decided - self.begun, acknowledged - self.decided)
 
 
 class RouteHandler:
@@ -90,15 +104,16 @@ class RouteHandler:
     def prepare(self, record: SourceRecord) -> Prepared | BadRecord | asyncio.Future[Prepared | BadRecord]:
         """Decode and check; a text is encoded meanwhile, an embedding is used as it is."""
         self._sweeper.clock.observe(record.timestamp)
+        taken = time.time()
         try:
             query = parse(Query, record.value)
             check_placement(record, query, self._partitions)
             if query.embedding is not None:
                 vector = check_embedding(query.embedding, self._settings.embedding_dim)
-                return Prepared(query, self._context(query, vector))
+                return Prepared(query, self._context(query, vector), taken)
         except BadRecord as bad:
             return bad
-        return asyncio.ensure_future(self._encode(query))
+        return asyncio.ensure_future(self._encode(query, taken))
 
     def handle(self, record: SourceRecord, prepared: Prepared | BadRecord) -> None:
         """Decide, or repeat what was decided. Synchronous from the first read to the last write."""
@@ -122,15 +137,16 @@ class RouteHandler:
         effects.apply(journal, record.partition, query.user_id, pending, event, rewarding=rewarding)
         self._emit(record, pending)
 
-    async def _encode(self, query: Query) -> Prepared:
+    async def _encode(self, query: Query, taken: float) -> Prepared:
         vector = await self._encoder.encode(query.text or "")
-        return Prepared(query, self._context(query, np.asarray(vector, dtype=np.float64)))
+        return Prepared(query, self._context(query, np.asarray(vector, dtype=np.float64)), taken)
 
     def _context(self, query: Query, vector: FloatArray) -> FloatArray:
         context: FloatArray = self._projection.contexts(vector[None, :], [query.text], [query.task])[0]
         return context
 
     def _decide(self, record: SourceRecord, prepared: Prepared, pending: Pending, event: Event) -> Pending:
+        begun = time.time()
         query = prepared.query
         window = self._window(record, query.user_id)
         spend = self._spend(record.partition, SpendKey(query.user_id, window.start))
@@ -155,10 +171,12 @@ class RouteHandler:
             query, record, verdict, ledger.apply_query(spend, decided, event), window,
             version=self._router.version, now_s=now, detailed=self._settings.decision_detail == "full",
         )  # fmt: skip
+        decided = replace(decided, decision=decision.to_json())
         for parked, outcome in zip(pending.parked, outcomes, strict=True):
             report(self._observer, parse_feedback(parked.value), outcome, decided)
-        self._announce(record, verdict, window)
-        return replace(decided, decision=decision.to_json())
+        report_first(self._observer, pending, decided, 0.0)
+        self._announce(record, verdict, window, Moments(prepared.taken, begun, now))
+        return decided
 
     def _window(self, record: SourceRecord, user_id: str) -> Window:
         length, offset = self._settings.budget_window_s, self._settings.budget_window_offset_s
@@ -220,7 +238,7 @@ class RouteHandler:
         self._observer.observe(records.DeadLetterSent("queries", record.partition, record.offset, bad.code))
         self._observer.observe(records.QueryHandled("dead_letter"))
 
-    def _announce(self, record: SourceRecord, verdict: Verdict, window: Window) -> None:
+    def _announce(self, record: SourceRecord, verdict: Verdict, window: Window, moments: Moments) -> None:
         """Count the decision once it is acknowledged."""
         if window.limit is None:
             self._observer.observe(records.UnlimitedQuery())
@@ -228,15 +246,20 @@ class RouteHandler:
 
         def acknowledged() -> None:
             self._observer.observe(records.QueryHandled(status))
+            beside = answer.compare(verdict)
             self._observer.observe(
                 records.DecisionSent(
                     policy=verdict.policy,
                     status=status,
                     model=verdict.model,
                     reason=verdict.reason,
-                    latency_s=max(0.0, time.time() - record.timestamp / 1000),
+                    stages=moments.stages(record, time.time()),
                     estimated_nanos=verdict.estimated_cost_nanos,
-                    baseline_nanos=answer.baseline_nanos(verdict) if verdict.model else None,
+                    baseline_nanos=beside.baseline_nanos,
+                    expected_reward=verdict.expected_reward,
+                    baseline_reward=beside.baseline_reward,
+                    uncertainty=verdict.uncertainty,
+                    exploring=beside.exploring,
                 )
             )
 

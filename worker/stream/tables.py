@@ -60,6 +60,10 @@ class Tables:
         """Every table, the arbiter first."""
         return (self._pending, self._spend, self._arms)
 
+    def sizes(self) -> dict[str, int]:
+        """Keys in the local store by table; windows count apart."""
+        return {table.name: len(table.data) for table in self.all}
+
     @property
     def claim_keys(self) -> dict[str, Callable[[int], bytes]]:
         """By changelog: a key of the partition that no record of ours has, for `worker.stream.fencing`."""
