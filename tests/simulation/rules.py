@@ -15,7 +15,6 @@ from worker.core.lifecycle import Feedback, Outcome, Pending
 from worker.core.shard import Shard
 from worker.stream import effects
 from worker.stream.route import RouteHandler
-from worker.stream.settle import SettleHandler
 from worker.stream.sweep import Sweeper
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -112,10 +111,6 @@ def forgotten_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Sweeper, "_settled_in_log", lambda *_: True)
 
 
-def repetitions_hold_nothing_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Sweeper, "mention", lambda *_: None)
-
-
 def forgotten_in_a_backlog(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Sweeper, "_is_current", lambda *_: True)
     committed = Sweeper._committed_in
@@ -152,10 +147,6 @@ def refusals_are_not_remembered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lifecycle, "park", without)
 
 
-def no_tripwire(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SettleHandler, "_check_fence", lambda *_: None)
-
-
 PATCHES: tuple[Break, ...] = (
     one_fence_for_both_topics,
     no_fence,
@@ -168,7 +159,6 @@ PATCHES: tuple[Break, ...] = (
     feedback_settles_in_the_present_window,
     one_write_for_each_part,
     forgotten_before_the_commit,
-    repetitions_hold_nothing_back,
     forgotten_in_a_backlog,
     forgotten_before_the_dead_letter_is_sent,
     nothing_is_forgotten,
