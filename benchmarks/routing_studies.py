@@ -22,6 +22,7 @@ from rich.table import Table as RichTable
 from studies import Study
 from studies.damage import feedback
 from studies.drift import drift
+from studies.evidence import evidence
 from studies.paper import alphas, learning, spending
 from studies.parts import features, strength
 from studies.stage import Material, Stage
@@ -44,6 +45,7 @@ STUDIES: dict[str, Study] = {
     "features": features,
     "strength": strength,
     "feedback": feedback,
+    "evidence": evidence,
     "drift": drift,
 }
 

@@ -23,7 +23,7 @@ def options(settings: Settings) -> RouterOptions:
         fallback=settings.fallback,
         quality_floor=settings.quality_floor,
         detail=settings.decision_detail,
-        rewards="paper" if published else "coupled",
+        rewards="paper" if published else settings.reward_model,
         learning_share=settings.learning_share if published else None,
     )
 

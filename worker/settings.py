@@ -23,6 +23,7 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
 Preset = Literal["default", "paper"]
 PolicyName = Literal["pacing", "zcl", "floor", "unlimited"]
+RewardModel = Literal["coupled", "disjoint"]
 ReserveMode = Literal["expected", "quantile", "worst_case"]
 
 _PRESETS: dict[Preset, dict[str, Any]] = {"default": {}, "paper": {"policy": "zcl", "reserve": "expected"}}
@@ -55,6 +56,9 @@ class Settings(BaseModel):
         0.95, description="for policy floor: share of the best model's quality to keep"
     )
     alpha: Annotated[float, Field(ge=0)] | None = Field(None, description="exploration bonus; default by prior")
+    reward_model: RewardModel = Field(
+        "coupled", description="coupled: models learn from each other; disjoint: each alone (LinUCB)"
+    )
     exploration_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="probability of a uniformly drawn eligible model"
     )

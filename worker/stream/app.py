@@ -141,6 +141,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     # What the best model would have cost is counted from the candidates, told or not.
     options = replace(routing.options(settings), detail="full")
     router = Router(prior, options)
+    tenure.began.append(lambda: router.serve(tenure.lanes(settings.topic("queries")) / partitions))
 
     def on_bad(topic: str, offset: int, reason: str) -> None:
         observer.observe(records.ControlRecordSkipped(topic, offset, reason))

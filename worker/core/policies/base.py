@@ -7,17 +7,16 @@ before. It compares expected costs, and plans on a sample of recent queries.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
-
-import numpy as np
 
 from worker.core.eligibility import Mask
 from worker.core.verdict import Account, FloatArray
-from worker.money import to_usd
+from worker.money import NANOS_PER_USD
 
 
 class View(NamedTuple):
-    """One query as a policy sees it; arrays of shape (K,), costs in USD.
+    """One query as a policy sees it; K values each, costs in USD.
 
     `score` is the expected reward with the exploration bonus. At least one arm is
     eligible. `left` is the number of queries, this one included, that the user will
@@ -25,24 +24,38 @@ class View(NamedTuple):
     """
 
     query_id: str
-    score: FloatArray
-    costs: FloatArray
+    score: Sequence[float]
+    costs: Sequence[float]
     eligible: Mask
     account: Account | None = None
     left: float = 1.0
     user_id: str = ""
 
-    @property
     def unspent_usd(self) -> float:
         """What the window has left when every open decision costs what was expected of it."""
         account = self.account
         if account is None or account.limit is None:
             return math.inf
-        return to_usd(account.limit - account.settled - account.expected)
+        return (account.limit - account.settled - account.expected) / NANOS_PER_USD
+
+    def affordable_usd(self) -> float:
+        """Mean cost of a query that the rest of the window, this one included, can bear; infinite without a limit.
+
+        When the window ends as many decisions will be open as now, and they will hold what they
+        reserved, not what they cost. A pace that forgets this has the last queries rejected.
+        """
+        account = self.account
+        if account is None or account.limit is None or account.expected <= 0 or not account.queries:
+            return self.unspent_usd() / self.left
+        outstanding = account.queries * account.expected / (account.settled + account.expected)
+        excess = max(account.reserved / account.expected - 1.0, 0.0)
+        staying = max(1.0 - self.left / outstanding, 0.0)
+        held_usd = staying * excess * account.expected / NANOS_PER_USD
+        return (self.unspent_usd() - held_usd) / (self.left + excess * min(outstanding, self.left))
 
 
 class Choice(NamedTuple):
-    """An eligible arm, the price of a dollar in reward, and arms (K,) kept out by a threshold."""
+    """An eligible arm, the price of a dollar in reward, and which of the K arms a threshold keeps out."""
 
     arm: int
     shadow_price: float | None = None
@@ -74,8 +87,16 @@ class Policy(Protocol):
         """An eligible arm. The same view after the same plan gives the same choice."""
 
 
-def best(values: FloatArray, eligible: Mask) -> int:
+def best(values: Sequence[float], eligible: Mask) -> int:
     """The eligible arm with the highest value; the first of equals."""
     # Mostly the best of all is eligible, and then nothing has to be masked.
-    arm = int(values.argmax())
-    return arm if eligible[arm] else int(np.where(eligible, values, -np.inf).argmax())
+    arm = values.index(max(values))
+    if eligible[arm]:
+        return arm
+    return max((k for k, allowed in enumerate(eligible) if allowed), key=values.__getitem__)
+
+
+def best_at(price: float, view: View) -> int:
+    """The eligible arm with the highest score − price·cost."""
+    values = [score - price * cost for score, cost in zip(view.score, view.costs, strict=True)]
+    return best(values, view.eligible)
