@@ -350,7 +350,12 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    broker: str, folder: Path, models: Sequence[Row] = (), partitions: int = 4, **more: Any
+    broker: str,
+    folder: Path,
+    models: Sequence[Row] = (),
+    partitions: int = 4,
+    program: Sequence[str] = ("worker.cli", "worker"),
+    **more: Any,
 ) -> Iterator[Deployment]:
     """A deployment with a running worker, ready if there are models; `more` are its settings."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -363,7 +368,7 @@ def deployed(
         for model in models:
             fields = dict(model)
             client.model(fields.pop("model"), fields.pop("input_usd"), fields.pop("output_usd"), **fields)
-        worker = WorkerProcess(settings, folder / "worker.log")
+        worker = WorkerProcess(settings, folder / "worker.log", program)
         try:
             if models:
                 worker.ready(for_text=False)

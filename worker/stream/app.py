@@ -37,7 +37,7 @@ from worker.stream.replica import Replica
 from worker.stream.route import RouteHandler
 from worker.stream.settle import SettleHandler
 from worker.stream.state import State
-from worker.stream.sweep import Sweeper
+from worker.stream.sweep import BrokerClock, Sweeper
 from worker.stream.tables import Tables
 from worker.stream.tenure import Tenure
 
@@ -131,7 +131,8 @@ def build(
     driver.Producer._settings_extra = lambda _: {"enable_idempotence": True, "acks": "all"}  # noqa: SLF001 - no setting
     app = _faust_app(settings, partitions)
     tables = Tables(app, settings, partitions)
-    delivery = _LateDelivery(app)
+    clock = BrokerClock()
+    delivery = _LateDelivery(app, clock)
 
     def thread() -> ConsumerThread:
         found: ConsumerThread = app.consumer._thread  # noqa: SLF001 - our own subclass
@@ -159,7 +160,7 @@ def build(
     progress = Progress()
     sweeper = Sweeper(
         settings=settings, partitions=partitions, tenure=tenure, tables=tables,
-        committed=progress.committed,
+        committed=progress.committed, clock=clock,
         observer=observer,
     )  # fmt: skip
     query_handler = RouteHandler(
@@ -203,13 +204,15 @@ def build(
 class _LateDelivery:
     """Delivery through Faust's producer, which exists only once the app has started."""
 
-    def __init__(self, app: faust.App) -> None:
+    def __init__(self, app: faust.App, clock: BrokerClock) -> None:
         self._app = app
+        self._clock = clock
 
     async def send(self, topic: str, partition: int, outgoing: Any) -> list[Sent]:
         """See `worker.stream.delivery.Delivery`."""
         records_: list[Outgoing] = outgoing
-        return await KafkaDelivery(self._app.producer._producer).send(topic, partition, records_)  # noqa: SLF001
+        port = KafkaDelivery(self._app.producer._producer, self._clock.now_ms)  # noqa: SLF001
+        return await port.send(topic, partition, records_)
 
 
 def _faust_app(settings: Settings, partitions: int) -> faust.App:

@@ -107,6 +107,7 @@ class RouteHandler:
 
     def prepare(self, record: SourceRecord) -> Prepared | BadRecord | asyncio.Future[Prepared | BadRecord]:
         """Decode and check; a text is encoded meanwhile, an embedding is used as it is."""
+        self._sweeper.clock.observe(record.timestamp)
         taken = time.time()
         try:
             query = parse(Query, record.value)
