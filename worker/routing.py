@@ -41,6 +41,20 @@ def prior(settings: Settings) -> Prior:
     return as_published(artefact) if settings.preset == "paper" else artefact
 
 
+def require_encoder(settings: Settings, artefact: Prior, identity: str) -> None:
+    """Check that this encoder is the one that the artefact was fitted with.
+
+    Raises:
+        UsageError: it is not; the line names both settings.
+    """
+    if artefact.encoder != identity or artefact.projection.embedding_dimension != settings.embedding_dim:
+        raise UsageError(
+            f"PILOT_ENCODER={settings.encoder} with PILOT_EMBEDDING_DIM={settings.embedding_dim} is not the encoder of "
+            f"the prior ({artefact.encoder}, {artefact.projection.embedding_dimension}): set them alike, or build a "
+            "prior with `pilot pretrain texts`"
+        )
+
+
 def load_prior(path: Path | None) -> Prior:
     """The artefact of this file, or the shipped default.
 

@@ -116,7 +116,7 @@ class Claims:
             raise undeliverable(error) from error
 
     async def _next_epoch(self, partition: int) -> tuple[int, int]:
-        name = f"{self._settings.application_id}-partition-{partition}"
+        name = self._settings.owner_id(partition)
         try:
             async with asyncio.timeout(PATIENCE_S):  # the client itself would look for a coordinator for ever
                 return await self._ask(name)

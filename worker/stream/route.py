@@ -28,6 +28,7 @@ from worker.kafka.control import Budgets, Catalog
 from worker.money import to_nanos
 from worker.observe import records
 from worker.observe.records import Observer
+from worker.observe.tracing import QueryTrace, QueryTracer
 from worker.settings import Settings
 from worker.stream import answer, effects
 from worker.stream.answer import Window
@@ -54,6 +55,7 @@ class Prepared:
     query: Query
     context: FloatArray
     taken: float
+    trace: QueryTrace | None = None
 
 
 class Moments(NamedTuple):
@@ -86,7 +88,9 @@ class RouteHandler:
         budgets: Budgets,
         observer: Observer,
         learning_share: float | None = None,
+        tracer: QueryTracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._settings = settings
         self._partitions = partitions
         self._tenure = tenure
@@ -103,22 +107,33 @@ class RouteHandler:
 
     def prepare(self, record: SourceRecord) -> Prepared | BadRecord | asyncio.Future[Prepared | BadRecord]:
         """Decode and check; a text is encoded meanwhile, an embedding is used as it is."""
+        self._sweeper.clock.observe(record.timestamp)
         taken = time.time()
         try:
             query = parse(Query, record.value)
             check_placement(record, query, self._partitions)
             if query.embedding is not None:
                 vector = check_embedding(query.embedding, self._settings.embedding_dim)
-                return Prepared(query, self._context(query, vector), taken)
+                return Prepared(query, self._context(query, vector), taken, self._trace(record, query))
         except BadRecord as bad:
             return bad
-        return asyncio.ensure_future(self._encode(query, taken))
+        return asyncio.ensure_future(self._encode(query, taken, self._trace(record, query)))
 
     def handle(self, record: SourceRecord, prepared: Prepared | BadRecord) -> None:
         """Decide, or repeat what was decided. Synchronous from the first read to the last write."""
         if isinstance(prepared, BadRecord):
             self._set_aside(record, prepared)
             return
+        trace = prepared.trace
+        if trace is None:
+            self._answer(record, prepared)
+            return
+        began = time.time_ns()
+        self._answer(record, prepared)
+        decided = trace.step("decide", began)
+        self._tenure.journal.on_delivered(lambda: trace.end("write", decided))
+
+    def _answer(self, record: SourceRecord, prepared: Prepared) -> None:
         query, event = prepared.query, Event(Source.QUERY, record.offset)
         journal = self._tenure.journal
         key = codecs.pack_pending_key(query.user_id, query.query_id)
@@ -136,9 +151,18 @@ class RouteHandler:
         effects.apply(journal, record.partition, query.user_id, pending, event, rewarding=rewarding)
         self._emit(record, pending)
 
-    async def _encode(self, query: Query, taken: float) -> Prepared:
+    async def _encode(self, query: Query, taken: float, trace: QueryTrace | None) -> Prepared:
+        began = time.time_ns()
         vector = await self._encoder.encode(query.text or "")
-        return Prepared(query, self._context(query, np.asarray(vector, dtype=np.float64)), taken)
+        if trace is not None:
+            trace.step("encode", began)
+        return Prepared(query, self._context(query, np.asarray(vector, dtype=np.float64)), taken, trace)
+
+    def _trace(self, record: SourceRecord, query: Query) -> QueryTrace | None:
+        if self._tracer is None:
+            return None
+        place = (record.topic, record.partition, record.offset)
+        return self._tracer.begin(*place, record.headers, (query.query_id, query.user_id))
 
     def _context(self, query: Query, vector: FloatArray) -> FloatArray:
         context: FloatArray = self._projection.contexts(vector[None, :], [query.text], [query.task])[0]
@@ -174,7 +198,7 @@ class RouteHandler:
         for parked, outcome in zip(pending.parked, outcomes, strict=True):
             report(self._observer, parse_feedback(parked.value), outcome, decided)
         report_first(self._observer, pending, decided, 0.0)
-        self._announce(record, verdict, window, Moments(prepared.taken, begun, now))
+        self._announce(record, prepared, verdict, window, Moments(prepared.taken, begun, now))
         return decided
 
     def _window(self, record: SourceRecord, user_id: str) -> Window:
@@ -237,11 +261,15 @@ class RouteHandler:
         self._observer.observe(records.DeadLetterSent("queries", record.partition, record.offset, bad.code))
         self._observer.observe(records.QueryHandled("dead_letter"))
 
-    def _announce(self, record: SourceRecord, verdict: Verdict, window: Window, moments: Moments) -> None:
+    def _announce(
+        self, record: SourceRecord, prepared: Prepared, verdict: Verdict, window: Window, moments: Moments
+    ) -> None:
         """Count the decision once it is acknowledged."""
         if window.limit is None:
             self._observer.observe(records.UnlimitedQuery())
         status: Literal["routed", "rejected"] = "rejected" if verdict.model is None else "routed"
+        if prepared.trace is not None:
+            prepared.trace.decided(verdict.model, status)
 
         def acknowledged() -> None:
             self._observer.observe(records.QueryHandled(status))
@@ -259,6 +287,8 @@ class RouteHandler:
                     baseline_reward=beside.baseline_reward,
                     uncertainty=verdict.uncertainty,
                     exploring=beside.exploring,
+                    query_id=prepared.query.query_id,
+                    user_id=prepared.query.user_id,
                 )
             )
 

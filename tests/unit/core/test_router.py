@@ -408,6 +408,16 @@ class TestPaper:
             made.observe(model, asked.context, 0.2)
         assert chosen == {"cheap", "middle", "dear"}
 
+    def test_the_learning_bucket_stays_within_the_limit(self) -> None:
+        """Learning has no price on money, but what the user cannot pay is not eligible, and it ends with the money."""
+        made = self.paper(1.0)
+        asked = request()._replace(context=request().context[:3])
+        prices = {told.model: told.estimated_cost_nanos for told in made.decide(asked, RICH).candidates}
+        poor = Account(limit=2 * prices["middle"], left=100.0)
+        assert excluded(made.decide(asked, poor)) == {"cheap": None, "middle": None, "dear": "budget"}
+        gone = made.decide(asked, poor._replace(settled=2 * prices["middle"]))
+        assert (gone.model, gone.reason) == (None, "budget_exhausted")
+
     def test_the_deployment_bucket_exploits(self) -> None:
         """Other queries go by the mean alone: with nothing learned the first arm stays first."""
         made = self.paper(1e-12)
