@@ -30,9 +30,9 @@ from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 from worker.demo import data as examples
 from worker.encode import Encoder, load
+from worker.encode.stored import embed
 from worker.errors import UsageError
 from worker.evaluate.baselines import Task, chosen
-from worker.evaluate.embeddings import embed
 from worker.evaluate.experiment import Bench, Cell, Comparison, Run
 from worker.evaluate.measure import Measured, measure, summarise
 from worker.evaluate.replay import REJECTED

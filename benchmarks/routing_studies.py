@@ -30,8 +30,8 @@ from threadpoolctl import threadpool_limits
 
 from worker.core.prior import Prior
 from worker.encode import load
+from worker.encode.stored import embed
 from worker.errors import UsageError
-from worker.evaluate.embeddings import embed
 from worker.evaluate.experiment import Run
 from worker.evaluate.measure import Measured, measure, summarise
 from worker.settings import Settings

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from platformdirs import user_cache_path
 
 from worker.core.verdict import FloatArray
 from worker.demo import data
 from worker.demo.data import Dataset
-from worker.demo.embeddings import embed
 from worker.demo.plan import Plan
 from worker.demo.supervise import clean_environment, pilot
+from worker.encode.stored import embed
 from worker.errors import OperationFailed
 from worker.kafka import connect, topics
 from worker.kafka.publish import publish
@@ -110,7 +111,14 @@ def build_prior(deployment: Deployment, dataset: Dataset, plan: Plan, say: Say) 
     probed = time.monotonic()
 
     def encode(texts: Sequence[str]) -> FloatArray:
-        return embed(encoder, texts, say)
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            say(f"encoding prompts: {done:,} of {len(texts):,}")
+
+        return embed(encoder, texts, user_cache_path("pilot-router") / "demo", advance)
 
     rows_file = deployment.folder / "prior.jsonl"
     how: dict[str, Any] = {"encode": encode, "encoder_id": encoder.identity, "progress": say}

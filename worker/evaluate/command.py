@@ -18,9 +18,9 @@ from worker import routing
 from worker import settings as configuration
 from worker.core.router import RouterOptions
 from worker.encode import load as load_encoder
+from worker.encode.stored import embed
 from worker.errors import UsageError
 from worker.evaluate import plot, report
-from worker.evaluate.embeddings import embed
 from worker.evaluate.experiment import POLICIES, Bench, Comparison, PriorSource, Run, check
 from worker.evaluate.measure import measure
 from worker.evaluate.table import Columns, Split, Table, named_split, random_splits, read_table
