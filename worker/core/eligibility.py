@@ -1,7 +1,8 @@
 """Which arms a query may be sent to: the exclusions in their order, and the reason when none is left.
 
 What is left after a stage can only shrink, so an arm carries the first exclusion that
-applies to it and a rejection the first stage that left nothing.
+applies to it and a rejection the first stage that left nothing. There are few arms, and
+for few values lists are faster than arrays.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.verdict import Exclusion, FloatArray, Reason, Request
 from worker.money import NANOS_PER_USD
 
-Codes = NDArray[np.int8]
+Codes = list[int]
 Nanos = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+Mask = Sequence[bool]
 
 EXCLUSIONS: Final[tuple[Exclusion | None, ...]] = (
     None, "not_allowed", "missing_tag", "context_window", "unbounded", "max_cost", "budget", "threshold",
@@ -35,7 +36,7 @@ def nanos(usd: FloatArray) -> Nanos:
 
 
 def amounts(usd: FloatArray) -> list[int]:
-    """The same for the few arms of one query, shape (K,): faster than four calls of NumPy."""
+    """The same for the few arms of one query, shape (K,)."""
     return [round(min(value * NANOS_PER_USD, _LARGEST_NANOS)) for value in usd.tolist()]
 
 
@@ -54,31 +55,33 @@ class Screen:
     def __init__(self, arms: Sequence[Arm]) -> None:
         self._models = [arm.model for arm in arms]
         self._tags = [arm.tags for arm in arms]
-        self._window = np.array([np.inf if arm.max_input_tokens is None else arm.max_input_tokens for arm in arms])
+        self._windows = [arm.max_input_tokens for arm in arms]
         self._output = np.array([np.inf if arm.max_output_tokens is None else arm.max_output_tokens for arm in arms])
-        self._windowed = bool(np.isfinite(self._window).any())
+        self._windowed = any(window is not None for window in self._windows)
         self._input_price = np.array([arm.input_usd_per_mtok for arm in arms])
         self._output_price = np.array([arm.output_usd_per_mtok for arm in arms])
         self._request = np.array([arm.request_usd for arm in arms])
-        self._none = np.zeros(len(arms), np.int8)
-        self._all = np.ones(len(arms), np.bool_)
-        self._all.flags.writeable = False
+        self._none = [ELIGIBLE] * len(arms)
+        self._all = (True,) * len(arms)
 
     def suited(self, request: Request) -> Codes:
-        """The exclusions that have nothing to do with money; the caller may change the array."""
-        codes = self._none.copy()
-        tokens = prompt_tokens(request) if self._windowed else None
-        if tokens is not None:
-            codes[self._window < tokens] = CONTEXT_WINDOW
-        if request.requires:
-            codes[[not request.requires <= tags for tags in self._tags]] = MISSING_TAG
-        if request.models is not None:
-            codes[[model not in request.models for model in self._models]] = NOT_ALLOWED
-        return codes
+        """The exclusions that have nothing to do with money; the caller may change the list."""
+        if not (self._windowed or request.requires or request.models is not None):
+            return self._none.copy()
+        tokens = prompt_tokens(request)
+        return [self._unsuited(k, request, tokens) for k in range(len(self._none))]
+
+    def _unsuited(self, k: int, request: Request, tokens: int | None) -> int:
+        if request.models is not None and self._models[k] not in request.models:
+            return NOT_ALLOWED
+        if not request.requires <= self._tags[k]:
+            return MISSING_TAG
+        window = self._windows[k]
+        return CONTEXT_WINDOW if tokens is not None and window is not None and window < tokens else ELIGIBLE
 
     def eligible(self, codes: Codes) -> Mask:
-        """Which arms nothing excludes, mostly all of them; not to be changed."""
-        return codes == ELIGIBLE if any(codes.tolist()) else self._all
+        """Which arms nothing excludes, mostly all of them."""
+        return [code == ELIGIBLE for code in codes] if any(codes) else self._all
 
     def bounds(self, request: Request) -> Nanos:
         """The most that a call can cost at list price; `NO_BOUND` where nobody says how long it gets.
@@ -105,25 +108,26 @@ def screen(
     `available` is what the user's window still has, None without a limit: then an arm
     without a bound stays, for there is no budget that it could break.
     """
-    # There are few arms: a look at Python values is faster than a reduction by NumPy.
-    if ELIGIBLE not in codes.tolist():
+    if ELIGIBLE not in codes:
         return "no_model"
-    if (
-        bounded_only
-        and available is not None
-        and NO_BOUND in reservations
-        and _none_left(codes, np.equal(reservations, NO_BOUND), UNBOUNDED)
-    ):
-        return "unbounded"
+    if bounded_only and available is not None and NO_BOUND in reservations:
+        exclude(codes, [amount == NO_BOUND for amount in reservations], UNBOUNDED)
+        if ELIGIBLE not in codes:
+            return "unbounded"
     dearest = max(reservations)
-    if max_cost is not None and dearest > max_cost and _none_left(codes, np.greater(reservations, max_cost), MAX_COST):
-        return "max_cost"
-    if available is not None and dearest > available and _none_left(codes, np.greater(reservations, available), BUDGET):
-        return "budget_exhausted"
+    if max_cost is not None and dearest > max_cost:
+        exclude(codes, [amount > max_cost for amount in reservations], MAX_COST)
+        if ELIGIBLE not in codes:
+            return "max_cost"
+    if available is not None and dearest > available:
+        exclude(codes, [amount > available for amount in reservations], BUDGET)
+        if ELIGIBLE not in codes:
+            return "budget_exhausted"
     return None
 
 
-def _none_left(codes: Codes, where: Mask, code: int) -> bool:
-    """Whether no arm is left after those that `where` names got the code."""
-    codes[(codes == ELIGIBLE) & where] = code
-    return bool(codes.all())
+def exclude(codes: Codes, where: Mask, code: int) -> None:
+    """Give the code to the arms that `where` names and nothing excludes yet, in place."""
+    for k, named in enumerate(where):
+        if named and codes[k] == ELIGIBLE:
+            codes[k] = code

@@ -7,7 +7,7 @@ owns no durable state: sums and balances come from the caller, and what it keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,10 +24,11 @@ from worker.core.eligibility import (
     ELIGIBLE,
     NO_BOUND,
     THRESHOLD,
+    Codes,
     Mask,
     Nanos,
     Screen,
-    amounts,
+    exclude,
     prompt_tokens,
     screen,
 )
@@ -36,13 +37,14 @@ from worker.core.outstanding import Outstanding
 from worker.core.paper import ALPHA as PAPER_ALPHA
 from worker.core.paper import PaperBeliefs, teaches
 from worker.core.policies import create
-from worker.core.policies.base import Choice, Policy, Sample, View
+from worker.core.policies.base import Policy, Sample, View
 from worker.core.policies.unlimited import Unlimited
 from worker.core.prior import Prior
 from worker.core.reservoir import Reservoir
 from worker.core.statistics import ArmStatistics
-from worker.core.verdict import Account, Candidate, FloatArray, Reason, Request, Verdict
-from worker.core.weighing import Weighed
+from worker.core.verdict import Account, Candidate, FloatArray, Request, Verdict
+from worker.core.weighing import Candidates, Weighed, weigh, weigh_many
+from worker.money import to_nanos
 
 PLAN_EVERY = 200  # decisions
 PLAN_EVERY_EARLY = 25  # while scores still move
@@ -89,7 +91,12 @@ class Router:
     def __init__(self, prior: Prior, options: RouterOptions, make_beliefs: MakeBeliefs | None = None) -> None:
         self.options = options
         self.observations = 0
+        self.revision = 0
         self._frozen = False
+        self._bounded = options.reserve == "worst_case"
+        self._quantile = options.reserve != "expected"
+        self._may_overdraw = options.fallback == "cheapest" and not self._bounded
+        self._detailed = options.detail == "full"
         self._prior = prior
         self._make_beliefs = make_beliefs or self._learned_beliefs
         published = options.rewards == "paper"
@@ -120,6 +127,7 @@ class Router:
         self._index = {arm.model: k for k, arm in enumerate(self._arms)}
         self._screen = Screen(self._arms)
         self._beliefs = self._make_beliefs(self._arms)
+        self.revision += 1
         self._forced = ForcedPulls(self._beliefs.known)
         self._until_plan = 0
         if self._statistics:
@@ -132,6 +140,7 @@ class Router:
         for model, arm in statistics.items():
             self._outstanding.learned(model, arm.reward.n)
         self._beliefs.refresh(statistics, self._outstanding.sums() if self._opens else None)
+        self.revision += 1
         self._forced.seen([statistics[a.model].reward.n if a.model in statistics else 0 for a in self._arms])
 
     def observe(
@@ -148,6 +157,7 @@ class Router:
         the verdict's prediction before bias.
         """
         k = self._index[model]
+        self.revision += 1
         if reward is not None:
             self._learn(k, context, reward)
         if cost_usd is not None:
@@ -184,7 +194,13 @@ class Router:
         """Names what a decision was made from: `fingerprint:observations`."""
         return f"{self._prior.fingerprint}:{self.observations}"
 
-    def decide(self, request: Request, account: Account | None, bounds: Nanos | None = None) -> Verdict:
+    def decide(
+        self,
+        request: Request,
+        account: Account | None,
+        bounds: Nanos | None = None,
+        weighed: Callable[[], Weighed] | None = None,
+    ) -> Verdict:
         """Choose a model for one query.
 
         Args:
@@ -192,36 +208,46 @@ class Router:
             account: the user's window before it; None or without limit: no budget.
             bounds: the most that each enabled arm can cost, in nano-dollars, -1 where
                 unknown, for arms without a price list; None: from prices and tokens.
+            weighed: the query as `weigh_many` has it, see `Batch`; None: weighed here.
         """
-        known = prompt_tokens(request)
-        tokens = self._typical_tokens if known is None else known
         if account is not None and account.left is None:
             self._demand.note(account)
+        tokens = self._tokens(request)
         self._reservoir.add(request.context, tokens)
         if not self._arms:
             return Verdict("no_model", (), self._policy.name)
-        self._plan_when_due()
-        limited = account if account is not None and account.limit is not None else None
-        weighed = self._weigh(request, limited, tokens, bounds)
-        reason = self._screen_money(request, limited, weighed)
-        if reason is None:
-            return self._choose(request, limited, weighed)
-        if (
-            reason == "budget_exhausted"
-            and self.options.fallback == "cheapest"
-            and self.options.reserve != "worst_case"
-        ):
-            return self._overdraw(weighed)
-        return Verdict(reason, self._candidates(weighed), self._policy.name)
-
-    def _plan_when_due(self) -> None:
         if self._until_plan <= 0:
             self._plan()
-            self._until_plan = PLAN_EVERY_EARLY if self._early else PLAN_EVERY
+            tokens = self._tokens(request)
         self._until_plan -= 1
+        own = self._weigh(request.context, tokens) if weighed is None else weighed()
+        limited = account if account is not None and account.limit is not None else None
+        if self._bounded:
+            own = self._secured(request, limited, own, bounds)
+        return self._judge(request, limited, own)
+
+    def weigh_many(self, requests: Sequence[Request]) -> list[Weighed]:
+        """What is believed of these queries now, for as long as `revision` stays.
+
+        At least one row, for the first; no more where every decision changes what is believed next.
+        """
+        if self._opens:
+            return [self._weigh(requests[0].context, self._tokens(requests[0]))]
+        contexts = np.array([request.context for request in requests])
+        tokens = np.array([self._tokens(request) for request in requests])
+        return weigh_many(self._beliefs, self._alpha, contexts, tokens, quantile=self._quantile)
+
+    def _weigh(self, context: FloatArray, tokens: float) -> Weighed:
+        return weigh(self._beliefs, self._alpha, context, tokens, quantile=self._quantile)
+
+    def _tokens(self, request: Request) -> float:
+        known = prompt_tokens(request)
+        return self._typical_tokens if known is None else known
 
     def _plan(self) -> None:
+        self._until_plan = PLAN_EVERY_EARLY if self._early else PLAN_EVERY
         self._beliefs.costs.freeze()
+        self.revision += 1
         self._typical_tokens = float(self._reservoir.tokens.mean())
         mean, deviation = self._beliefs.rewards.score_many(self._reservoir.contexts)
         costs = self._beliefs.costs.estimate_many(self._reservoir.contexts, self._reservoir.tokens)
@@ -233,81 +259,78 @@ class Router:
         """Whether this query gets a bonus: all do, none after `freeze`, or those of the learning bucket."""
         return not self._frozen and teaches(query_id, self.options.learning_share)
 
-    def _weigh(self, request: Request, limited: Account | None, tokens: float, bounds: Nanos | None) -> Weighed:
-        mean, deviation = self._beliefs.rewards.score(request.context)
-        estimate = self._beliefs.costs.estimate(request.context, tokens)
-        if self.options.reserve == "worst_case":
-            reservations = (self._screen.bounds(request) if bounds is None else bounds).tolist()
-            if limited is None:
-                # No budget to guarantee: where there is no bound, what the call will probably cost.
-                probable = zip(reservations, amounts(estimate.quantile), strict=True)
-                reservations = [usual if bound == NO_BOUND else bound for bound, usual in probable]
-        else:
-            reservations = amounts(estimate.quantile if self.options.reserve == "quantile" else estimate.expected)
-        return Weighed(mean, deviation, estimate, reservations, self._screen.suited(request))
+    def _secured(self, request: Request, limited: Account | None, weighed: Weighed, bounds: Nanos | None) -> Weighed:
+        """The same with bounds reserved."""
+        most: list[int] = (self._screen.bounds(request) if bounds is None else bounds).tolist()
+        if limited is None:
+            # No budget to guarantee: where there is no bound, what the call will probably cost.
+            known = zip(most, weighed.reserved, strict=True)
+            most = [usual if bound == NO_BOUND else bound for bound, usual in known]
+        return weighed._replace(reserved=most)
 
-    def _screen_money(self, request: Request, limited: Account | None, weighed: Weighed) -> Reason | None:
+    def _judge(self, request: Request, limited: Account | None, weighed: Weighed) -> Verdict:
+        codes = self._screen.suited(request)
         available = None
         if limited is not None and limited.limit is not None:
             available = limited.limit - limited.settled - limited.reserved
-        bounded_only = self.options.reserve == "worst_case"
-        return screen(weighed.codes, weighed.reservations, request.max_cost_nanos, available, bounded_only=bounded_only)
+        reason = screen(codes, weighed.reserved, request.max_cost_nanos, available, bounded_only=self._bounded)
+        if reason is None:
+            return self._choose(request, limited, weighed, codes)
+        if reason == "budget_exhausted" and self._may_overdraw:
+            return self._overdraw(weighed, codes)
+        return Verdict(reason, self._candidates(weighed, codes), self._policy.name)
 
-    def _choose(self, request: Request, limited: Account | None, weighed: Weighed) -> Verdict:
-        eligible = self._screen.eligible(weighed.codes)
+    def _choose(self, request: Request, limited: Account | None, weighed: Weighed, codes: Codes) -> Verdict:
+        eligible = self._screen.eligible(codes)
         left = 1.0 if limited is None else self._demand.left(limited)
         explores = self._explores(request.query_id)
-        score = weighed.mean + self._alpha * weighed.deviation if explores else weighed.mean
-        costs = weighed.estimate.expected
         policy = self._explorer if explores else self._policy
-        choice = policy.choose(View(request.query_id, score, costs, eligible, limited, left, request.user_id))
-        if choice.threshold is not None:
-            weighed.codes[choice.threshold] = THRESHOLD
-            eligible = self._screen.eligible(weighed.codes)
-        forced = self._forced.due(eligible) if explores and self.options.learning_share is None else None
-        greedy = choice.arm if forced is None else forced
-        arm, propensity = self._explore(request.query_id, greedy, eligible)
+        score = weighed.optimistic if explores else weighed.mean
+        arm, price, threshold = policy.choose(
+            View(request.query_id, score, weighed.expected, eligible, limited, left, request.user_id)
+        )
+        if threshold is not None:
+            exclude(codes, threshold, THRESHOLD)
+            eligible = self._screen.eligible(codes)
+        if explores and self.options.learning_share is None:
+            forced = self._forced.due(eligible)
+            arm = arm if forced is None else forced
+        arm, propensity = self._explore(request.query_id, arm, eligible)
         self._forced.pulled(arm)
         if self._opens:
             self._open(arm, request)
-        return self._verdict(Choice(arm, choice.shadow_price), propensity, weighed)
+        return self._routed(weighed, codes, arm, propensity, price)
 
     def _open(self, arm: int, request: Request) -> None:
         rewards = self._beliefs.rewards
         if isinstance(rewards, CoupledArms):
             rewards.open(arm, request.context, self._outstanding.weight)
             self._outstanding.add(self._arms[arm].model, request.context, request.at_s)
+            self.revision += 1
 
     def _explore(self, query_id: str, greedy: int, eligible: Mask) -> tuple[int, float]:
         rate = self.options.exploration_rate
         if rate <= 0:
             return greedy, 1.0
-        options = np.flatnonzero(eligible)
+        options = [k for k, allowed in enumerate(eligible) if allowed]
         whether, which = uniforms(query_id, _EXPLORATION)
-        arm = int(options[int(which * len(options))]) if whether < rate else greedy
+        arm = options[int(which * len(options))] if whether < rate else greedy
         share = rate / len(options)
         return arm, 1.0 - rate + share if arm == greedy else share
 
-    @property
-    def _may_overdraw(self) -> bool:
-        return self.options.fallback == "cheapest" and self.options.reserve != "worst_case"
-
-    def _overdraw(self, weighed: Weighed) -> Verdict:
+    def _overdraw(self, weighed: Weighed, codes: Codes) -> Verdict:
         """The cheapest of the arms that only the budget excludes."""
-        within = weighed.codes == BUDGET
-        arm = int(np.where(within, weighed.estimate.expected, np.inf).argmin())
-        weighed.codes[arm] = ELIGIBLE
-        return self._verdict(Choice(arm), 1.0, weighed)
+        within = [k for k, code in enumerate(codes) if code == BUDGET]
+        arm = min(within, key=weighed.expected.__getitem__)
+        codes[arm] = ELIGIBLE
+        return self._routed(weighed, codes, arm, 1.0, None)
 
-    def _verdict(self, choice: Choice, propensity: float, weighed: Weighed) -> Verdict:
-        return weighed.routed(
-            self._arms,
-            choice.arm,
-            propensity,
-            policy=self._policy.name,
-            shadow_price=choice.shadow_price,
-            candidates=self._candidates(weighed),
-        )
+    def _routed(self, weighed: Weighed, codes: Codes, arm: int, propensity: float, price: float | None) -> Verdict:
+        return Verdict(
+            None, self._candidates(weighed, codes), self._policy.name, self._arms[arm].model,
+            weighed.mean[arm], weighed.deviation[arm], propensity,
+            to_nanos(weighed.expected[arm]), to_nanos(weighed.predicted[arm]), weighed.reserved[arm], price,
+        )  # fmt: skip
 
-    def _candidates(self, weighed: Weighed) -> tuple[Candidate, ...]:
-        return () if self.options.detail == "chosen" else weighed.candidates(self._arms)
+    def _candidates(self, weighed: Weighed, codes: Codes) -> Collection[Candidate]:
+        return Candidates(self._arms, weighed, codes) if self._detailed else ()

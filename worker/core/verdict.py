@@ -5,6 +5,7 @@ Named tuples where one is made for every decision: a frozen data class takes thr
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -80,7 +81,7 @@ class Verdict(NamedTuple):
     """
 
     reason: Reason | None
-    candidates: tuple[Candidate, ...]
+    candidates: Collection[Candidate]
     policy: str
     model: str | None = None
     expected_reward: float | None = None

@@ -1,59 +1,99 @@
-"""One query against all arms: scores, costs, reservations and exclusions, and how they are told."""
+"""Queries against all arms: scores, costs and reservations, and how they are told.
+
+One query or many at once: the numbers are the same up to rounding, and become lists of
+floats here, because what follows looks at a few values of one query at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from worker.core.arms import Arm
-from worker.core.costs import CostEstimate
-from worker.core.eligibility import EXCLUSIONS, Codes
-from worker.core.verdict import Candidate, FloatArray, Verdict
-from worker.money import NANOS_PER_USD, to_nanos
+from worker.core.beliefs import Beliefs
+from worker.core.eligibility import EXCLUSIONS, Codes, amounts, nanos
+from worker.core.verdict import Candidate, FloatArray
+from worker.money import NANOS_PER_USD
 
 
 class Weighed(NamedTuple):
-    """Values by enabled arm, in their order; `codes` are exclusions and may change, reservations are nano-dollars."""
+    """One query: values by enabled arm, in their order.
 
-    mean: FloatArray
-    deviation: FloatArray
-    estimate: CostEstimate
-    reservations: list[int]
-    codes: Codes
+    `optimistic` is the mean reward with the exploration bonus; costs are in USD, `expected`
+    after the bias correction and `predicted` before it; `reserved` are nano-dollars.
+    """
 
-    def candidates(self, arms: Sequence[Arm]) -> tuple[Candidate, ...]:
-        """Every arm as this query saw it."""
+    mean: list[float]
+    deviation: list[float]
+    optimistic: list[float]
+    expected: list[float]
+    predicted: list[float]
+    reserved: list[int]
+
+
+def weigh(beliefs: Beliefs, alpha: float, context: FloatArray, tokens: float, *, quantile: bool) -> Weighed:
+    """One query, context of shape (d,); `quantile`: reserve that of the cost in place of its mean."""
+    means, deviations = beliefs.rewards.score(context)
+    estimate = beliefs.costs.estimate(context, tokens)
+    mean, deviation = means.tolist(), deviations.tolist()
+    return Weighed(
+        mean,
+        deviation,
+        [m + alpha * d for m, d in zip(mean, deviation, strict=True)],
+        estimate.expected.tolist(),
+        estimate.predicted.tolist(),
+        amounts(estimate.quantile if quantile else estimate.expected),
+    )
+
+
+def weigh_many(
+    beliefs: Beliefs, alpha: float, contexts: FloatArray, tokens: FloatArray, *, quantile: bool
+) -> list[Weighed]:
+    """Several queries, contexts of shape (n, d), tokens of shape (n,)."""
+    mean, deviation = beliefs.rewards.score_many(contexts)
+    estimate = beliefs.costs.estimate_many(contexts, tokens)
+    columns = (
+        mean,
+        deviation,
+        mean + alpha * deviation,
+        estimate.expected,
+        estimate.predicted,
+        nanos(estimate.quantile if quantile else estimate.expected),
+    )
+    return list(map(Weighed._make, zip(*[column.tolist() for column in columns], strict=True)))
+
+
+class Candidates(Collection[Candidate]):
+    """Every enabled model as a query saw it. Kept as columns: a row is made when it is read."""
+
+    __slots__ = ("_arms", "_codes", "_weighed")
+
+    def __init__(self, arms: Sequence[Arm], weighed: Weighed, codes: Codes) -> None:
+        self._arms, self._weighed, self._codes = arms, weighed, codes
+
+    def __iter__(self) -> Iterator[Candidate]:
+        weighed = self._weighed
         columns = zip(
-            [arm.model for arm in arms],
-            self.mean.tolist(),
-            self.deviation.tolist(),
-            [round(usd * NANOS_PER_USD) for usd in self.estimate.expected.tolist()],
-            [EXCLUSIONS[code] for code in self.codes.tolist()],
+            [arm.model for arm in self._arms],
+            weighed.mean,
+            weighed.deviation,
+            [round(usd * NANOS_PER_USD) for usd in weighed.expected],
+            [EXCLUSIONS[code] for code in self._codes],
             strict=True,
         )
-        return tuple(map(Candidate._make, columns))
+        return map(Candidate._make, columns)
 
-    def routed(
-        self,
-        arms: Sequence[Arm],
-        arm: int,
-        propensity: float,
-        *,
-        policy: str,
-        shadow_price: float | None,
-        candidates: tuple[Candidate, ...],
-    ) -> Verdict:
-        """The verdict that sends the query to this arm."""
-        return Verdict(
-            reason=None,
-            candidates=candidates,
-            policy=policy,
-            model=arms[arm].model,
-            expected_reward=float(self.mean[arm]),
-            uncertainty=float(self.deviation[arm]),
-            propensity=propensity,
-            estimated_cost_nanos=to_nanos(float(self.estimate.expected[arm])),
-            predicted_cost_nanos=to_nanos(float(self.estimate.predicted[arm])),
-            reservation_nanos=self.reservations[arm],
-            shadow_price=shadow_price,
-        )
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __contains__(self, candidate: object) -> bool:
+        return candidate in tuple(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Collection) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))

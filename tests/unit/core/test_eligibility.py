@@ -16,7 +16,7 @@ def request(**fields: object) -> Request:
 
 
 def excluded(arms: list[Arm], asked: Request) -> list[str | None]:
-    return [EXCLUSIONS[code] for code in Screen(arms).suited(asked).tolist()]
+    return [EXCLUSIONS[code] for code in Screen(arms).suited(asked)]
 
 
 class TestSuited:
@@ -88,35 +88,35 @@ class TestScreen:
 
     def test_no_arms_or_none_suited_is_no_model(self) -> None:
         """Nothing enabled, or everything excluded already."""
-        assert screen(np.zeros(0, np.int8), np.zeros(0, np.int64), None, None, bounded_only=False) == "no_model"
-        assert screen(np.array([1], np.int8), np.array([5]), None, 9, bounded_only=False) == "no_model"
+        assert screen([], [], None, None, bounded_only=False) == "no_model"
+        assert screen([1], [5], None, 9, bounded_only=False) == "no_model"
 
     def test_reasons_come_in_order(self) -> None:
         """Each stage is the reason only if an arm reached it."""
-        codes = np.zeros(3, np.int8)
-        reservations = np.array([NO_BOUND, 50, 20])
+        codes = [0, 0, 0]
+        reservations = [NO_BOUND, 50, 20]
         assert screen(codes, reservations, 30, 10, bounded_only=True) == "budget_exhausted"
-        assert [EXCLUSIONS[code] for code in codes.tolist()] == ["unbounded", "max_cost", "budget"]
+        assert [EXCLUSIONS[code] for code in codes] == ["unbounded", "max_cost", "budget"]
 
     def test_all_unbounded(self) -> None:
         """With a budget and no bound anywhere the reason is unbounded."""
-        codes = np.zeros(2, np.int8)
-        assert screen(codes, np.array([NO_BOUND, NO_BOUND]), 1, 10, bounded_only=True) == "unbounded"
+        codes = [0, 0]
+        assert screen(codes, [NO_BOUND, NO_BOUND], 1, 10, bounded_only=True) == "unbounded"
 
     def test_all_above_the_callers_limit(self) -> None:
         """Every reservation above max_cost_usd."""
-        assert screen(np.zeros(2, np.int8), np.array([5, 6]), 4, 100, bounded_only=False) == "max_cost"
+        assert screen([0, 0], [5, 6], 4, 100, bounded_only=False) == "max_cost"
 
     def test_exactly_what_is_left_is_enough(self) -> None:
         """A reservation equal to the remaining budget, or to the caller's limit, passes."""
-        codes = np.zeros(1, np.int8)
-        assert screen(codes, np.array([10]), 10, 10, bounded_only=False) is None
-        assert codes.tolist() == [0]
+        codes = [0]
+        assert screen(codes, [10], 10, 10, bounded_only=False) is None
+        assert codes == [0]
 
     def test_a_user_without_limit_needs_no_bound(self) -> None:
         """Without a budget an unbounded arm stays eligible."""
-        codes = np.zeros(1, np.int8)
-        assert screen(codes, np.array([7]), None, None, bounded_only=True) is None
+        codes = [0]
+        assert screen(codes, [7], None, None, bounded_only=True) is None
 
 
 def test_amounts_beyond_64_bits_stay_huge() -> None:
@@ -133,5 +133,5 @@ def test_amounts_of_one_query_are_those_of_a_table() -> None:
 def test_eligible_arms_are_those_without_exclusion() -> None:
     """With no exclusion all arms, otherwise those whose code says so."""
     screened = Screen([Arm("a"), Arm("b")])
-    assert screened.eligible(np.zeros(2, np.int8)).tolist() == [True, True]
-    assert screened.eligible(np.array([0, 5], np.int8)).tolist() == [True, False]
+    assert list(screened.eligible([0, 0])) == [True, True]
+    assert screened.eligible([0, 5]) == [True, False]

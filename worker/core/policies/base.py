@@ -7,9 +7,8 @@ before. It compares expected costs, and plans on a sample of recent queries.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
-
-import numpy as np
 
 from worker.core.eligibility import Mask
 from worker.core.verdict import Account, FloatArray
@@ -17,7 +16,7 @@ from worker.money import to_usd
 
 
 class View(NamedTuple):
-    """One query as a policy sees it; arrays of shape (K,), costs in USD.
+    """One query as a policy sees it; K values each, costs in USD.
 
     `score` is the expected reward with the exploration bonus. At least one arm is
     eligible. `left` is the number of queries, this one included, that the user will
@@ -25,8 +24,8 @@ class View(NamedTuple):
     """
 
     query_id: str
-    score: FloatArray
-    costs: FloatArray
+    score: Sequence[float]
+    costs: Sequence[float]
     eligible: Mask
     account: Account | None = None
     left: float = 1.0
@@ -42,7 +41,7 @@ class View(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """An eligible arm, the price of a dollar in reward, and arms (K,) kept out by a threshold."""
+    """An eligible arm, the price of a dollar in reward, and which of the K arms a threshold keeps out."""
 
     arm: int
     shadow_price: float | None = None
@@ -74,8 +73,15 @@ class Policy(Protocol):
         """An eligible arm. The same view after the same plan gives the same choice."""
 
 
-def best(values: FloatArray, eligible: Mask) -> int:
+def best(values: Sequence[float], eligible: Mask) -> int:
     """The eligible arm with the highest value; the first of equals."""
     # Mostly the best of all is eligible, and then nothing has to be masked.
-    arm = int(values.argmax())
-    return arm if eligible[arm] else int(np.where(eligible, values, -np.inf).argmax())
+    arm = values.index(max(values))
+    if eligible[arm]:
+        return arm
+    return max((k for k, allowed in enumerate(eligible) if allowed), key=values.__getitem__)
+
+
+def best_at(price: float, view: View) -> int:
+    """The eligible arm with the highest score − price·cost."""
+    return best([score - price * cost for score, cost in zip(view.score, view.costs, strict=True)], view.eligible)

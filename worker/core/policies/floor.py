@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from worker.core.draw import uniforms
-from worker.core.policies.base import Choice, Sample, View, best
+from worker.core.policies.base import Choice, Sample, View, best_at
 from worker.core.policies.curve import solve
 
 MARGIN = 0.0025  # of quality: predictions favour what is chosen by them, so the realised mean may fall short
@@ -48,4 +48,4 @@ class Floor:
     def choose(self, view: View) -> Choice:
         """The best eligible arm at the price of the floor; a hash of the query draws one of the two prices."""
         price = self._above if uniforms(view.query_id, _PURPOSE)[0] < self._risk else self._kept
-        return Choice(best(view.score - price * view.costs, view.eligible), price)
+        return Choice(best_at(price, view), price)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from worker.core.draw import uniforms
-from worker.core.policies.base import Choice, Sample, View, best
+from worker.core.policies.base import Choice, Sample, View, best_at
 from worker.core.policies.curve import solve
 
 _PURPOSE = b"pacing"
@@ -34,7 +34,7 @@ class Pacing:
     def choose(self, view: View) -> Choice:
         """The best eligible arm at the user's price of a dollar."""
         price = 0.0 if view.account is None else self.price(view.unspent_usd / view.left, view.query_id)
-        return Choice(best(view.score - price * view.costs, view.eligible), price)
+        return Choice(best_at(price, view), price)
 
     def price(self, affordable_usd: float, query_id: str) -> float:
         """λ at a mean cost a query. Between two prices of the curve a hash of the query draws one of

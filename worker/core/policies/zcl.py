@@ -70,16 +70,16 @@ class Zcl:
             return Choice(best(view.score, view.eligible))
         own = self._bin(view, account)
         passes = self._passes(view, own.fill)
-        arm = best(view.score, passes) if passes.any() else best(-view.costs, view.eligible)
-        kept_out = view.eligible & ~passes
+        arm = best(view.score, passes) if any(passes) else best([-cost for cost in view.costs], view.eligible)
+        kept_out = [allowed and not passed for allowed, passed in zip(view.eligible, passes, strict=True)]
         kept_out[arm] = False
-        own.spent_usd += float(view.costs[arm]) - (float(view.costs.min()) if self._excess else 0.0)
+        own.spent_usd += view.costs[arm] - (min(view.costs) if self._excess else 0.0)
         return Choice(arm, None, kept_out)
 
     def _passes(self, view: View, fill: float) -> Mask:
         threshold = (self._upper * math.e / self._lower) ** fill * self._lower / math.e
-        passes: Mask = view.eligible & (view.costs * threshold <= np.maximum(view.score, LEAST_REWARD))
-        return passes
+        arms = zip(view.eligible, view.costs, view.score, strict=True)
+        return [allowed and cost * threshold <= max(score, LEAST_REWARD) for allowed, cost, score in arms]
 
     def _bin(self, view: View, account: Account) -> _Bin:
         own = self._bins.pop(view.user_id, None)
