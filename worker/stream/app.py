@@ -20,7 +20,7 @@ from worker.kafka.control import Budgets, Catalog, followers
 from worker.observe import records
 from worker.observe.records import Observer
 from worker.settings import Settings
-from worker.stream import commits, compat, contiguity, exits, watchdog
+from worker.stream import commits, compat, contiguity, drain, exits, watchdog
 from worker.stream.commits import Consumer, ConsumerThread, Lease
 from worker.stream.delivery import KafkaDelivery, Outgoing, Sent
 from worker.stream.healing import Healer
@@ -41,6 +41,7 @@ MAX_BATCH_BYTES = 256 * 1024
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 # Above the longest broker outage to live through; a send that takes longer ends the process (exit 72).
 SEND_TIMEOUT_S = 60.0
+QUEUED_CHUNKS = 64  # of an agent; beyond about as many its partitions are not fetched
 START_S = 120.0  # until the control topics are read; and the first text loads the encoder
 
 
@@ -105,10 +106,10 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     lease = Lease(settings.session_timeout_s)
     compat.install()
     contiguity.install(sources)
-    commits.install(lease, lambda assigned: _check_copartitioning(assigned, settings, partitions))
     driver.Producer._settings_extra = lambda _: {"enable_idempotence": True, "acks": "all"}  # noqa: SLF001 - no setting
     app = _faust_app(settings, partitions)
     tables = Tables(app, settings, partitions)
+    commits.install(lease, lambda assigned: _check_copartitioning(assigned, settings, partitions), tables.restore)
 
     def thread() -> ConsumerThread:
         found: ConsumerThread = app.consumer._thread  # noqa: SLF001 - our own subclass
@@ -143,8 +144,8 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
         learning_share=options.learning_share, observer=observer,
     )  # fmt: skip
     gate = asyncio.Event()
-    route: Intake[Any] = Intake(tenure, lane, gate, query_handler.prepare, query_handler.handle)
-    settle: Intake[Any] = Intake(tenure, lane, gate, feedback_handler.prepare, feedback_handler.handle)
+    route: Intake[Any] = Intake(tenure, lane, gate, query_handler.prepare_many, query_handler.handle_many)
+    settle: Intake[Any] = Intake(tenure, lane, gate, feedback_handler.prepare_many, feedback_handler.handle_many)
     intakes = {settings.topic("queries"): route, settings.topic("feedback"): settle}
     guard = _watchdog(settings, app, intakes, encoder, progress=progress, observer=observer)
     tenure.check_pause = guard.check_pause
@@ -195,6 +196,8 @@ def _faust_app(settings: Settings, partitions: int) -> faust.App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         stream_wait_empty=True,
+        stream_buffer_maxsize=QUEUED_CHUNKS,
+        broker_max_poll_records=drain.POLL,
         broker_commit_interval=COMMIT_INTERVAL_S,
         broker_commit_every=10**9,  # only the timer commits
         broker_session_timeout=session,

@@ -49,10 +49,14 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A valid query with its context ψ, shape (d,)."""
+    """A valid query, and as the core sees it."""
 
     query: Query
-    context: FloatArray
+    request: Request
+
+
+Ready = Prepared | BadRecord
+Decide = Callable[[Account], Verdict]
 
 
 class RouteHandler:
@@ -87,24 +91,44 @@ class RouteHandler:
         self._decisions = settings.topic("decisions")
         self._dead_letters = settings.topic("dead-letters")
 
-    def prepare(self, record: SourceRecord) -> Prepared | BadRecord | asyncio.Future[Prepared | BadRecord]:
+    def prepare(self, record: SourceRecord) -> Ready | asyncio.Future[Ready]:
         """Decode and check; a text is encoded meanwhile, an embedding is used as it is."""
-        try:
-            query = parse(Query, record.value)
-            check_placement(record, query, self._partitions)
-            if query.embedding is not None:
-                vector = check_embedding(query.embedding, self._settings.embedding_dim)
-                return Prepared(query, self._context(query, vector))
-        except BadRecord as bad:
-            return bad
-        return asyncio.ensure_future(self._encode(query))
+        return self.prepare_many((record,))[0]
 
-    def handle(self, record: SourceRecord, prepared: Prepared | BadRecord) -> None:
+    def prepare_many(self, records: Sequence[SourceRecord]) -> list[Ready | asyncio.Future[Ready]]:
+        """`prepare` for a chunk, whose embeddings are projected together."""
+        checked = [self._checked(record) for record in records]
+        embedded = [(found.query, found.vector) for found in checked if isinstance(found, _Embedded)]
+        contexts = iter(self._contexts(embedded))
+        prepared: list[Ready | asyncio.Future[Ready]] = []
+        for record, found in zip(records, checked, strict=True):
+            if isinstance(found, _Embedded):
+                prepared.append(Prepared(found.query, _request(found.query, next(contexts), record.timestamp)))
+            elif isinstance(found, Query):
+                prepared.append(asyncio.ensure_future(self._encode(found, record.timestamp)))
+            else:
+                prepared.append(found)
+        return prepared
+
+    def handle(self, record: SourceRecord, prepared: Ready) -> None:
         """Decide, or repeat what was decided. Synchronous from the first read to the last write."""
-        if isinstance(prepared, BadRecord):
-            self._set_aside(record, prepared)
-            return
-        query, event = prepared.query, Event(Source.QUERY, record.offset)
+        self.handle_many(((record, prepared),))
+
+    def handle_many(self, ready: Sequence[tuple[SourceRecord, Ready]]) -> None:
+        """`handle` for a chunk: its queries are weighed together and decided one after the other."""
+        requests = [prepared.request for _, prepared in ready if isinstance(prepared, Prepared)]
+        batch = Batch(self._router, requests) if len(requests) >= FEW_QUERIES else None
+        index = 0
+        for record, prepared in ready:
+            if isinstance(prepared, BadRecord):
+                self._set_aside(record, prepared)
+                continue
+            decide = partial(self._router.decide, prepared.request) if batch is None else partial(batch.decide, index)
+            self._answer(record, prepared.query, decide)
+            index += 1
+
+    def _answer(self, record: SourceRecord, query: Query, decide: Decide) -> None:
+        event = Event(Source.QUERY, record.offset)
         journal = self._tenure.journal
         key = codecs.pack_pending_key(query.user_id, query.query_id)
         pending = journal.state.pending.get(record.partition, key) or Pending()
@@ -112,7 +136,7 @@ class RouteHandler:
             self._repeat(record, pending.decision)
             return
         if pending.decision is None:
-            pending = self._decide(record, prepared, pending, event)
+            pending = self._decide(record, query, decide, pending, event)
         journal.put_pending(record.partition, key, pending)
         self._sweeper.watch(record.partition, key, pending)
         self._spend(record.partition, SpendKey(query.user_id, pending.window, pending.window_s))
@@ -120,16 +144,34 @@ class RouteHandler:
         effects.apply(journal, record.partition, query.user_id, pending, event, rewarding=rewarding)
         self._emit(record, pending)
 
-    async def _encode(self, query: Query) -> Prepared:
-        vector = await self._encoder.encode(query.text or "")
-        return Prepared(query, self._context(query, np.asarray(vector, dtype=np.float64)))
+    def _checked(self, record: SourceRecord) -> Query | _Embedded | BadRecord:
+        """A query whose text is still to be encoded, or one with its embedding."""
+        try:
+            query = parse(Query, record.value)
+            check_placement(record, query, self._partitions)
+            if query.embedding is None:
+                return query
+            return _Embedded(query, check_embedding(query.embedding, self._settings.embedding_dim))
+        except BadRecord as bad:
+            return bad
 
-    def _context(self, query: Query, vector: FloatArray) -> FloatArray:
-        context: FloatArray = self._projection.contexts(vector[None, :], [query.text], [query.task])[0]
-        return context
+    async def _encode(self, query: Query, timestamp: int) -> Prepared:
+        vector = np.asarray(await self._encoder.encode(query.text or ""), dtype=np.float64)
+        (context,) = self._contexts([(query, vector)])
+        return Prepared(query, _request(query, context, timestamp))
 
-    def _decide(self, record: SourceRecord, prepared: Prepared, pending: Pending, event: Event) -> Pending:
-        query = prepared.query
+    def _contexts(self, embedded: Sequence[tuple[Query, FloatArray]]) -> FloatArray:
+        """ψ of each, shape (n, d)."""
+        if not embedded:
+            return np.empty((0, 0))
+        vectors = np.array([vector for _, vector in embedded])
+        return self._projection.contexts(
+            vectors, [query.text for query, _ in embedded], [query.task for query, _ in embedded]
+        )
+
+    def _decide(
+        self, record: SourceRecord, query: Query, decide: Decide, pending: Pending, event: Event
+    ) -> Pending:
         window = self._window(record, query.user_id)
         spend = self._spend(record.partition, SpendKey(query.user_id, window.start))
         if spend.fence.contains(event):
@@ -137,7 +179,7 @@ class RouteHandler:
                 ExitCode.STATE_BROKEN,
                 f"spend contains {record.topic}/{record.partition}/{record.offset}, but no decision is known of it",
             )
-        verdict = self._router.decide(_request(prepared, record.timestamp), _account(spend, window, record.timestamp))
+        verdict = decide(_account(spend, window, record.timestamp))
         decided, outcomes = lifecycle.decide(
             pending,
             decision=b"",
