@@ -91,6 +91,11 @@ class Settings(BaseModel):
         return self.worker_id or f"{socket.gethostname()}-{self.http_port}"
 
     @property
+    def worker_dir(self) -> Path:
+        """The folder of this worker's own state."""
+        return self.data_dir / self.application_id / self.effective_worker_id
+
+    @property
     def application_id(self) -> str:
         """Consumer group and prefix of the changelogs: the topic prefix without its final dot."""
         return self.topic_prefix.removesuffix(".")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,7 @@ from worker.money import to_nanos
 PLAN_EVERY = 200  # decisions
 PLAN_EVERY_EARLY = 25  # while scores still move
 EARLY_REWARDS = 2_000
+OUTLOOK_QUERIES = 64  # enough for a mean, and a few milliseconds with a hundred arms
 _EXPLORATION = b"exploration"
 
 MakeBeliefs = Callable[[Sequence[Arm]], Beliefs]
@@ -77,6 +78,14 @@ class RouterOptions:
     costs: CostModel = "tokens"
     learning_share: float | None = None
     open_decisions: bool = True
+
+
+class Outlook(NamedTuple):
+    """Means over some queries: expected reward, its standard deviation, and cost in USD."""
+
+    expected_reward: float
+    uncertainty: float
+    expected_cost_usd: float
 
 
 class Router:
@@ -164,6 +173,16 @@ class Router:
             self._beliefs.costs.learn(k, context, cost_usd)
             if predicted_usd is not None:
                 self._beliefs.costs.settle(k, cost_usd, predicted_usd)
+
+    def outlook(self) -> dict[str, Outlook]:
+        """How every enabled arm looks on recent queries, or on the prior's sample before the first ones."""
+        contexts, tokens = self._reservoir.contexts[:OUTLOOK_QUERIES], self._reservoir.tokens[:OUTLOOK_QUERIES]
+        if not self._arms or not len(contexts):
+            return {}
+        mean, deviation = self._beliefs.rewards.score_many(contexts)
+        costs = self._beliefs.costs.estimate_many(contexts, tokens).expected
+        columns = zip(mean.mean(0).tolist(), deviation.mean(0).tolist(), costs.mean(0).tolist(), strict=True)
+        return {arm.model: Outlook(*column) for arm, column in zip(self._arms, columns, strict=True)}
 
     def freeze(self) -> None:
         """From now on decide by what is known: no bonus, no forced pulls."""

@@ -79,7 +79,17 @@ class Follower:
         self.caught_up = asyncio.Event()
         self._settings = settings
         self._positions: dict[int, int] = {}
+        self._consumer: AIOKafkaConsumer | None = None
         self._deliver = _deliverer(on_record, self._positions)
+
+    @property
+    def lag(self) -> int:
+        """Records that the broker had at the last fetch and that are not delivered yet; 0 before the first one."""
+        consumer = self._consumer
+        if consumer is None:
+            return 0
+        ends = {tp.partition: consumer.highwater(tp) for tp in consumer.assignment()}
+        return sum(max(0, (end or 0) - self._positions.get(number, 0)) for number, end in ends.items())
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -92,6 +102,7 @@ class Follower:
 
     async def _follow(self) -> None:
         async with connect.reader(self._settings, self.topic) as consumer:
+            self._consumer = consumer
             for tp in consumer.assignment():
                 if tp.partition in self._positions:
                     consumer.seek(tp, self._positions[tp.partition])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from worker.core.ledger import Spend
 from worker.core.verdict import Candidate, Exclusion, Verdict
 from worker.events import BudgetView, CandidateView, Decision, Query, SourceView
-from worker.money import optional_usd, to_usd
+from worker.money import NANOS_PER_USD, optional_usd, to_usd
 from worker.stream.batch import Headers, SourceRecord
 
 MAX_HEADERS = 16
 MAX_HEADER_BYTES = 4 * 1024
+_EXPECTED_REWARD = b'"expected_reward":'
 # Models that could not have answered are no baseline.
 _UNSUITED: frozenset[Exclusion | None] = frozenset({"not_allowed", "missing_tag", "context_window"})
 
@@ -77,12 +80,48 @@ def echoed(headers: Headers) -> Headers:
     return tuple(kept)
 
 
-def baseline_nanos(verdict: Verdict) -> int | None:
-    """What the model of highest expected reward would have cost, estimated; None if none could answer."""
-    suited = [candidate for candidate in verdict.candidates if candidate.excluded not in _UNSUITED]
-    if not suited:
+class Comparison(NamedTuple):
+    """A decision beside what else could have been decided."""
+
+    baseline_nanos: int | None = None
+    baseline_reward: float | None = None
+    exploring: bool = False
+
+
+def compare(verdict: Verdict) -> Comparison:
+    """The model of highest expected reward, and whether another eligible one looked better at its price.
+
+    Nothing is compared where nothing was chosen or no candidate could have answered.
+    """
+    best: Candidate | None = None
+    price, chosen, most = (verdict.shadow_price or 0.0) / NANOS_PER_USD, 0.0, -math.inf
+    for candidate in verdict.candidates:
+        model, reward, _, nanos, excluded = candidate
+        if excluded in _UNSUITED:
+            continue
+        if best is None or reward > best.expected_reward:
+            best = candidate
+        worth = reward - price * nanos
+        if model == verdict.model:
+            chosen = worth
+        elif excluded is None and worth > most:
+            most = worth
+    if verdict.model is None or best is None:
+        return Comparison()
+    return Comparison(best.estimated_cost_nanos, best.expected_reward, most > chosen)
+
+
+def expected_reward(decision: bytes) -> float | None:
+    """The expected reward of a recorded decision, without reading all of it; None where rejected.
+
+    The name cannot stand unescaped inside a string, and the decision's own comes before its candidates'.
+    """
+    start = decision.find(_EXPECTED_REWARD)
+    if start < 0:
         return None
-    return max(suited, key=lambda candidate: candidate.expected_reward).estimated_cost_nanos
+    start += len(_EXPECTED_REWARD)
+    number = decision[start : decision.find(b",", start)]
+    return None if number == b"null" else float(number)
 
 
 def _budget(spend: Spend, window: Window, shadow_price: float | None) -> BudgetView | None:

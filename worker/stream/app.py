@@ -60,6 +60,8 @@ class Worker:
     replica: Replica
     followers: tuple[Follower, ...]
     catalog: Catalog
+    budgets: Budgets
+    router: Router
     encoder: AsyncEncoder
     gate: asyncio.Event
 
@@ -73,6 +75,15 @@ class Worker:
     def recovered(self) -> bool:
         """Whether all tables are recovered and no rebalance is under way."""
         return bool(self.app.tables.actives_ready) and not self.app.rebalancing
+
+    @property
+    def recovery_remaining(self) -> int:
+        """Changelog records that this worker still has to read before its tables are complete. Any thread."""
+        if self.recovered:
+            return 0
+        recovery = self.app.tables.recovery
+        ends, offsets = dict(recovery.active_highwaters), dict(recovery.active_offsets)
+        return sum(max(0, end - (offsets.get(tp) or 0)) for tp, end in ends.items() if end is not None)
 
     async def _open_gate(self) -> None:
         """Let the agents begin once models, budgets and the replica are read to their ends."""
@@ -164,6 +175,8 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
         replica,
         (*control, replica.follower),
         catalog,
+        budgets,
+        router,
         encoder,
         gate,
     )
@@ -182,7 +195,7 @@ class _LateDelivery:
 
 
 def _faust_app(settings: Settings, partitions: int) -> faust.App:
-    folder = settings.data_dir / settings.application_id / settings.effective_worker_id
+    folder = settings.worker_dir
     folder.mkdir(parents=True, exist_ok=True)
     brokers = ";".join(f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(","))
     session = settings.session_timeout_s

@@ -16,8 +16,17 @@ from typing import Any, NoReturn
 import structlog
 
 from worker.errors import ExitCode, PilotError, UsageError, WorkerMustStop
+from worker.observe.last_exit import ExitNote
 
 logger = structlog.get_logger(__name__)
+_note: ExitNote | None = None
+
+
+def remember(note: ExitNote) -> None:
+    """From now on leave a note of how this process ends."""
+    global _note  # noqa: PLW0603 - one worker per process, and whatever ends it must find the note
+    _note = note
+    note.begin()
 
 
 def watched(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -47,16 +56,18 @@ def end(name: str, error: BaseException) -> NoReturn:
     """Leave at once, with the code that the error stands for."""
     if isinstance(error, WorkerMustStop):
         logger.error("worker must stop", part=name, code=int(error.code), reason=str(error))
-        leave(error.code)
+        leave(error.code, f"{name}: {error}")
     if isinstance(error, PilotError):
         logger.error("worker must stop", part=name, reason=str(error))
-        leave(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED)
+        leave(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED, f"{name}: {error}")
     logger.error("worker failed", part=name, exc_info=error)
-    leave(ExitCode.FAILED)
+    leave(ExitCode.FAILED, f"{name}: {error!r}")
 
 
-def leave(code: ExitCode) -> NoReturn:
+def leave(code: ExitCode, detail: str = "") -> NoReturn:
     """End the process after its last words are written."""
+    if _note is not None:
+        _note.end(code, detail)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

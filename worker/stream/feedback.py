@@ -7,6 +7,7 @@ from worker.events import Feedback as FeedbackEvent
 from worker.money import to_nanos
 from worker.observe import records
 from worker.observe.records import Observer
+from worker.stream.answer import expected_reward
 
 
 def core_feedback(event: FeedbackEvent) -> Feedback:
@@ -24,6 +25,8 @@ def core_feedback(event: FeedbackEvent) -> Feedback:
 def report(observer: Observer, event: FeedbackEvent, outcome: Outcome, pending: Pending) -> None:
     """Report what became of each part; a replay is not counted again. `pending` is the record after it."""
     _count_parts(observer, outcome)
+    if ("reward", "applied") in outcome.parts or ("reward", "substituted") in outcome.parts:
+        _report_reward(observer, pending)
     settled = any(
         part == "money" and what in ("applied", "substituted", "unknown_model") for part, what in outcome.parts
     )
@@ -31,14 +34,35 @@ def report(observer: Observer, event: FeedbackEvent, outcome: Outcome, pending: 
         _report_money(observer, event, pending)
 
 
+def report_first(observer: Observer, before: Pending, after: Pending, delay_s: float) -> None:
+    """Report the first feedback that a decision got."""
+    if _answered(after) and not _answered(before):
+        observer.observe(records.FeedbackArrived(max(0.0, delay_s)))
+
+
+def _answered(pending: Pending) -> bool:
+    return pending.money is not None or pending.reward is not None or pending.tokens is not None
+
+
+def _report_reward(observer: Observer, pending: Pending) -> None:
+    reward, choice = pending.reward, pending.choice
+    if reward is None or choice is None:
+        return
+    as_decided = reward.model == choice.model and pending.decision is not None
+    expected = expected_reward(pending.decision or b"") if as_decided else None
+    observer.observe(records.RewardGiven(reward.model, reward.value, expected))
+
+
 def _report_money(observer: Observer, event: FeedbackEvent, pending: Pending) -> None:
     money, choice = pending.money, pending.choice
     if money is None or choice is None:
         return
     if money.model is not None:
-        observer.observe(records.MoneySettled(money.model, money.nanos))
+        comparable = money.model == choice.model and not money.failed
+        observer.observe(records.MoneySettled(money.model, money.nanos, choice.expected if comparable else None))
     if event.status != "ok":
-        observer.observe(records.CallFailed(money.model or event.model or "", event.status))
+        # A model that is not known here is any text; as a label it would make a series of its own.
+        observer.observe(records.CallFailed(money.model or "", event.status))
     if choice.bounded and money.nanos > choice.reservation:
         observer.observe(records.CostAboveBound(choice.model, money.nanos, choice.reservation))
 

@@ -51,6 +51,11 @@ class Replica:
             self._rewards += statistics.reward.n
         self._changed = True
 
+    @property
+    def shards(self) -> int:
+        """How many shards are known."""
+        return len(self._shards)
+
     def totals(self) -> dict[str, ArmStatistics]:
         """The sums of each model over its shards."""
         totals: dict[str, ArmStatistics] = {}
@@ -82,4 +87,4 @@ class Replica:
         self._changed = False
         self._refreshed_rewards, self._refreshed_at = self._rewards, time.monotonic()
         for model, statistics in totals.items():
-            self._observer.observe(ModelLearned(model, statistics.reward.n))
+            self._observer.observe(ModelLearned(model, statistics.reward.n, statistics.reward.total))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from functools import partial
+from itertools import pairwise
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,7 @@ from worker import codecs
 from worker.core import ledger, lifecycle
 from worker.core.arms import Arm
 from worker.core.arrivals import carry
+from worker.core.batch import Batch
 from worker.core.fence import Event, Source
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Choice, Pending
@@ -34,10 +38,13 @@ from worker.stream.answer import Window
 from worker.stream.batch import Output, SourceRecord
 from worker.stream.checks import check_embedding, check_placement
 from worker.stream.deadletters import dead_letter
-from worker.stream.feedback import core_feedback, report
+from worker.stream.feedback import core_feedback, report, report_first
 from worker.stream.state import SpendKey
 from worker.stream.sweep import Sweeper
 from worker.stream.tenure import Tenure
+
+
+FEW_QUERIES = 8  # fewer are decided sooner one by one than weighed together
 
 
 class TextEncoder(Protocol):
@@ -49,14 +56,35 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A valid query, and as the core sees it."""
+    """A valid query, as the core sees it, and when it was taken up, in seconds since the epoch."""
 
     query: Query
     request: Request
+    taken: float
+
+
+class _Embedded(NamedTuple):
+    """A checked query with its embedding, float64 of shape (E,)."""
+
+    query: Query
+    vector: FloatArray
 
 
 Ready = Prepared | BadRecord
 Decide = Callable[[Account], Verdict]
+
+
+class Moments(NamedTuple):
+    """When a query was taken up, when its turn came and when it was decided, in seconds since the epoch."""
+
+    taken: float
+    begun: float
+    decided: float
+
+    def stages(self, record: SourceRecord, acknowledged: float) -> records.Stages:
+        """The latency of a decision that is acknowledged, by where it went."""
+        times = (record.timestamp / 1000, *self, acknowledged)
+        return records.Stages(*(max(0.0, after - before) for before, after in pairwise(times)))
 
 
 class RouteHandler:
@@ -97,15 +125,16 @@ class RouteHandler:
 
     def prepare_many(self, records: Sequence[SourceRecord]) -> list[Ready | asyncio.Future[Ready]]:
         """`prepare` for a chunk, whose embeddings are projected together."""
+        taken = time.time()
         checked = [self._checked(record) for record in records]
         embedded = [(found.query, found.vector) for found in checked if isinstance(found, _Embedded)]
         contexts = iter(self._contexts(embedded))
         prepared: list[Ready | asyncio.Future[Ready]] = []
         for record, found in zip(records, checked, strict=True):
             if isinstance(found, _Embedded):
-                prepared.append(Prepared(found.query, _request(found.query, next(contexts), record.timestamp)))
+                prepared.append(Prepared(found.query, _request(found.query, next(contexts), record.timestamp), taken))
             elif isinstance(found, Query):
-                prepared.append(asyncio.ensure_future(self._encode(found, record.timestamp)))
+                prepared.append(asyncio.ensure_future(self._encode(found, record.timestamp, taken)))
             else:
                 prepared.append(found)
         return prepared
@@ -124,11 +153,11 @@ class RouteHandler:
                 self._set_aside(record, prepared)
                 continue
             decide = partial(self._router.decide, prepared.request) if batch is None else partial(batch.decide, index)
-            self._answer(record, prepared.query, decide)
+            self._answer(record, prepared, decide)
             index += 1
 
-    def _answer(self, record: SourceRecord, query: Query, decide: Decide) -> None:
-        event = Event(Source.QUERY, record.offset)
+    def _answer(self, record: SourceRecord, prepared: Prepared, decide: Decide) -> None:
+        query, event = prepared.query, Event(Source.QUERY, record.offset)
         journal = self._tenure.journal
         key = codecs.pack_pending_key(query.user_id, query.query_id)
         pending = journal.state.pending.get(record.partition, key) or Pending()
@@ -136,7 +165,7 @@ class RouteHandler:
             self._repeat(record, pending.decision)
             return
         if pending.decision is None:
-            pending = self._decide(record, query, decide, pending, event)
+            pending = self._decide(record, prepared, decide, pending, event)
         journal.put_pending(record.partition, key, pending)
         self._sweeper.watch(record.partition, key, pending)
         self._spend(record.partition, SpendKey(query.user_id, pending.window, pending.window_s))
@@ -155,10 +184,10 @@ class RouteHandler:
         except BadRecord as bad:
             return bad
 
-    async def _encode(self, query: Query, timestamp: int) -> Prepared:
+    async def _encode(self, query: Query, timestamp: int, taken: float) -> Prepared:
         vector = np.asarray(await self._encoder.encode(query.text or ""), dtype=np.float64)
         (context,) = self._contexts([(query, vector)])
-        return Prepared(query, _request(query, context, timestamp))
+        return Prepared(query, _request(query, context, timestamp), taken)
 
     def _contexts(self, embedded: Sequence[tuple[Query, FloatArray]]) -> FloatArray:
         """ψ of each, shape (n, d)."""
@@ -170,8 +199,10 @@ class RouteHandler:
         )
 
     def _decide(
-        self, record: SourceRecord, query: Query, decide: Decide, pending: Pending, event: Event
+        self, record: SourceRecord, prepared: Prepared, decide: Decide, pending: Pending, event: Event
     ) -> Pending:
+        begun = time.time()
+        query = prepared.query
         window = self._window(record, query.user_id)
         spend = self._spend(record.partition, SpendKey(query.user_id, window.start))
         if spend.fence.contains(event):
@@ -195,10 +226,12 @@ class RouteHandler:
             query, record, verdict, ledger.apply_query(spend, decided, event), window,
             version=self._router.version, now_s=now, detailed=self._settings.decision_detail == "full",
         )  # fmt: skip
+        decided = replace(decided, decision=decision.to_json())
         for parked, outcome in zip(pending.parked, outcomes, strict=True):
             report(self._observer, parse_feedback(parked.value), outcome, decided)
-        self._announce(record, verdict, window)
-        return replace(decided, decision=decision.to_json())
+        report_first(self._observer, pending, decided, 0.0)
+        self._announce(record, verdict, window, Moments(prepared.taken, begun, now))
+        return decided
 
     def _window(self, record: SourceRecord, user_id: str) -> Window:
         length, offset = self._settings.budget_window_s, self._settings.budget_window_offset_s
@@ -225,7 +258,7 @@ class RouteHandler:
         text_tokens = 0 if query.text is None else math.ceil(len(query.text.encode()) / 4)
         return Choice(
             model=arm.model,
-            context=prepared.context,
+            context=prepared.request.context,
             fingerprint=self._projection.fingerprint,
             reservation=verdict.reservation_nanos or 0,
             expected=verdict.estimated_cost_nanos or 0,
@@ -260,7 +293,7 @@ class RouteHandler:
         self._observer.observe(records.DeadLetterSent("queries", record.partition, record.offset, bad.code))
         self._observer.observe(records.QueryHandled("dead_letter"))
 
-    def _announce(self, record: SourceRecord, verdict: Verdict, window: Window) -> None:
+    def _announce(self, record: SourceRecord, verdict: Verdict, window: Window, moments: Moments) -> None:
         """Count the decision once it is acknowledged."""
         if window.limit is None:
             self._observer.observe(records.UnlimitedQuery())
@@ -268,27 +301,31 @@ class RouteHandler:
 
         def acknowledged() -> None:
             self._observer.observe(records.QueryHandled(status))
+            beside = answer.compare(verdict)
             self._observer.observe(
                 records.DecisionSent(
                     policy=verdict.policy,
                     status=status,
                     model=verdict.model,
                     reason=verdict.reason,
-                    latency_s=max(0.0, time.time() - record.timestamp / 1000),
+                    stages=moments.stages(record, time.time()),
                     estimated_nanos=verdict.estimated_cost_nanos,
-                    baseline_nanos=answer.baseline_nanos(verdict) if verdict.model else None,
+                    baseline_nanos=beside.baseline_nanos,
+                    expected_reward=verdict.expected_reward,
+                    baseline_reward=beside.baseline_reward,
+                    uncertainty=verdict.uncertainty,
+                    exploring=beside.exploring,
                 )
             )
 
         self._tenure.journal.on_delivered(acknowledged)
 
 
-def _request(prepared: Prepared, timestamp_ms: int) -> Request:
-    query = prepared.query
+def _request(query: Query, context: FloatArray, timestamp_ms: int) -> Request:
     return Request(
         query_id=query.query_id,
         user_id=query.user_id,
-        context=prepared.context,
+        context=context,
         input_tokens=query.input_tokens,
         text_bytes=None if query.text is None else len(query.text.encode()),
         max_output_tokens=query.max_output_tokens,

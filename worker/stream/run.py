@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Coroutine
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 import structlog
@@ -16,13 +17,17 @@ from worker.core.prior import Prior
 from worker.errors import ExitCode, OperationFailed
 from worker.kafka import connect, topics
 from worker.observe import Observers
-from worker.observe.health import HealthServer
+from worker.observe.health import HealthServer, Page
+from worker.observe.last_exit import ExitNote
 from worker.observe.logs import LogObserver, configure
 from worker.observe.prometheus import CONTENT_TYPE, PrometheusObserver
+from worker.observe.status import Status, page
+from worker.observe.vitals import About
 from worker.settings import Settings
 from worker.stream import compat
 from worker.stream.app import Worker, build
-from worker.stream.exits import end, leave, watched
+from worker.stream.exits import end, leave, remember, watched
+from worker.stream.vitals import VitalSigns
 
 logger = structlog.get_logger(__name__)
 
@@ -57,15 +62,15 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
         return stop.code
     metrics = PrometheusObserver()
     worker = build(settings, partitions, prior, Observers(metrics, LogObserver()))
-    server = HealthServer(
-        settings.http_host, settings.http_port, metrics=metrics.exposition, metrics_type=CONTENT_TYPE,
-        live=worker.watchdog.complaints, ready=lambda: _unready(worker),
-    )  # fmt: skip
+    signs = VitalSigns(worker, settings)
+    status = _status(settings, prior, worker, metrics, signs)
+    server = _serve(settings, worker, metrics, status)
     logger.info(
         "worker starting", worker=settings.effective_worker_id, group=settings.application_id, partitions=partitions,
         policy=settings.policy, window_s=settings.budget_window_s, http_port=server.port, fingerprint=prior.fingerprint,
     )  # fmt: skip
     services = [watched(name, work) for name, work in worker.lane_services().items()]
+    services.append(watched("vitals", signs.run(status)))
     started = await _until_stopped(_start(worker), stop.told)
     if started is not None:
         guards = [watched("watchdog", worker.watchdog.run()), watched("sweeper", _sweep(worker))]
@@ -77,6 +82,38 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
     await _stop(worker)
     del services
     return stop.code
+
+
+def _status(settings: Settings, prior: Prior, worker: Worker, metrics: PrometheusObserver, signs: VitalSigns) -> Status:
+    note = ExitNote(settings.worker_dir)
+    last_exit = note.read()
+    if last_exit is not None:
+        logger.info("last exit", code=last_exit.code, reason=last_exit.reason, detail=last_exit.detail)
+    remember(note)
+    about = About(
+        worker_id=settings.effective_worker_id, group=settings.application_id, version=version("pilot-router"),
+        policy=settings.policy, preset=settings.preset, reserve=settings.reserve, fingerprint=prior.fingerprint,
+        started_at=time.time(),
+    )  # fmt: skip
+    metrics.introduce(about, last_exit)
+    metrics.watch(signs.look)
+    return Status(
+        metrics, signs.look, live=worker.watchdog.complaints, ready=lambda: _unready(worker), about=about,
+        last_exit=last_exit,
+    )  # fmt: skip
+
+
+def _serve(settings: Settings, worker: Worker, metrics: PrometheusObserver, status: Status) -> HealthServer:
+    html = page()
+    pages = {
+        "/metrics": Page(CONTENT_TYPE, metrics.exposition),
+        "/status.json": Page("application/json", status.document),
+        "/": Page("text/html; charset=utf-8", lambda: html),
+    }
+    return HealthServer(
+        settings.http_host, settings.http_port, live=worker.watchdog.complaints, ready=lambda: _unready(worker),
+        pages=pages,
+    )  # fmt: skip
 
 
 class _Stop:
@@ -140,9 +177,11 @@ def _unready(worker: Worker) -> list[str]:
     """Why the worker cannot do its work yet; called from the HTTP threads."""
     reasons = []
     if not worker.recovered:
-        reasons.append("tables are recovering")
+        reasons.append(f"tables are recovering: {worker.recovery_remaining} records to go")
     reasons += [
-        f"{follower.topic} is still being read" for follower in worker.followers if not follower.caught_up.is_set()
+        f"{follower.topic} is still being read: {follower.lag} records to go"
+        for follower in worker.followers
+        if not follower.caught_up.is_set()
     ]
     if not worker.catalog.arms:
         reasons.append("no model is known: run `pilot models apply`")

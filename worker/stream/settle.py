@@ -20,7 +20,7 @@ from worker.stream import effects
 from worker.stream.batch import SourceRecord
 from worker.stream.checks import check_headers, check_placement
 from worker.stream.deadletters import dead_letter
-from worker.stream.feedback import core_feedback, report
+from worker.stream.feedback import core_feedback, report, report_first
 from worker.stream.state import SpendKey
 from worker.stream.sweep import Sweeper
 from worker.stream.tenure import Tenure
@@ -89,6 +89,8 @@ class SettleHandler:
             journal.put_pending(record.partition, key, after)
             self._sweeper.watch(record.partition, key, after)
         report(self._observer, prepared, outcome, after)
+        if before.decision is not None:
+            report_first(self._observer, before, after, (record.timestamp - before.changed_ms) / 1000)
         if outcome.dead_letter is not None:
             self._emit_dead_letter(record, BadRecord(*outcome.dead_letter))
 

@@ -46,6 +46,16 @@ class Cache(Generic[K, V]):
             entry = self._entries[key] = (self._load(partition, key), 0)
         return entry[0]
 
+    def written_since(self, batch: int) -> list[tuple[K, V | None]]:
+        """What this batch and later ones wrote, latest first; what was only read is left out."""
+        found: list[tuple[K, V | None]] = []
+        for key, (value, number) in reversed(self._entries.items()):
+            if number >= batch:
+                found.append((key, value))
+            elif number:  # the latest write is the last in order, so all before are older
+                break
+        return found
+
     def put(self, key: K, value: V | None, batch: int) -> None:
         """Write a value (None: delete) that leaves with this batch."""
         self._entries.pop(key, None)  # the latest write is the last in order

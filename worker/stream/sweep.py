@@ -98,6 +98,10 @@ class Sweeper:
         """A user's window was opened: it is dropped when no decision of it can be remembered."""
         self._windows[key.window][key] = partition
 
+    def users_of(self, window: int) -> list[SpendKey]:
+        """The users of this worker's partitions that have a window beginning then, in seconds since the epoch."""
+        return list(self._windows.get(window, ()))
+
     def sweep(self) -> bool:
         """Let go of what is due, at most so many keys; whether anything was written."""
         self._index_stored()

@@ -60,6 +60,10 @@ class Tables:
         """Every table, the arbiter first."""
         return (self._pending, self._spend, self._arms)
 
+    def sizes(self) -> dict[str, int]:
+        """Keys in the local store by table; windows count apart."""
+        return {table.name: len(table.data) for table in self.all}
+
     def load_pending(self, _: int, key: bytes) -> Pending | None:
         """A query's record from the local store."""
         value = self._pending.data.get(key)

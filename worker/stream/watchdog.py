@@ -29,6 +29,8 @@ PROBE_EVERY = 8  # ticks
 STALL_S = 10.0
 _BEHIND_S = (3.0, 5.5)  # when to try healing a partition that is idle behind its end, before giving up on it
 _PAUSE_SHARE = 0.8  # of the session timeout
+_EARLY_S = 5.0  # so long before a stall ends the process, health says it: probes come every few seconds
+OVERDUE_S = 30.0  # a probe's calls give up after a few seconds each; one that hangs this long never returns
 
 
 class Watchdog:
@@ -59,6 +61,7 @@ class Watchdog:
         self._pause_s = session_timeout_s * _PAUSE_SHARE
         self._observer = observer
         self._last_tick: float | None = None
+        self._asked_at: float | None = None
         self._unmoved: dict[Any, tuple[tuple[Any, int], float]] = {}
         self._applied: deque[tuple[float, dict[SourcePosition, int]]] = deque()
 
@@ -79,8 +82,11 @@ class Watchdog:
         found = [
             f"{tp.topic}/{tp.partition} has input and no commit for {now - since:.0f} s"
             for tp, (_, since) in list(self._unmoved.items())
-            if now - since > self._stall_s()
+            if now - since > self._stall_s() - _EARLY_S
         ]
+        asked = self._asked_at
+        if asked is not None and now - asked > OVERDUE_S:
+            found.append(f"the consumer thread has not answered the watchdog for {now - asked:.0f} s")
         if self._last_tick is not None and now - self._last_tick > self._pause_s:
             found.append(f"the event loop stands still for {now - self._last_tick:.0f} s")
         return found
@@ -118,6 +124,7 @@ class Watchdog:
             self._unmoved.clear()
             self._applied.clear()
             return
+        self._asked_at = time.monotonic()
         try:
             await self._probe(positions)
         except (KafkaError, TimeoutError) as error:
@@ -125,6 +132,7 @@ class Watchdog:
             logger.warning("the broker did not answer the watchdog", error=type(error).__name__)
             self._unmoved.clear()
             self._applied.clear()
+        self._asked_at = None
 
     async def _probe(self, positions: list[SourcePosition]) -> None:
         consumer = self._consumer()

@@ -11,7 +11,17 @@ import pytest
 from worker.core.ledger import Spend
 from worker.core.verdict import Candidate, Verdict
 from worker.events import Query
-from worker.stream.answer import MAX_HEADER_BYTES, MAX_HEADERS, Window, baseline_nanos, echoed, render, timestamp
+from worker.stream.answer import (
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    Comparison,
+    Window,
+    compare,
+    echoed,
+    expected_reward,
+    render,
+    timestamp,
+)
 from worker.stream.batch import SourceRecord
 
 QUERY = Query(query_id="q", user_id="u", text="hi", metadata={"team": "größe"})
@@ -31,11 +41,16 @@ FIELDS = [
 ]  # fmt: skip
 
 
-def rendered(verdict: Verdict = ROUTED, window: Window = WINDOW, query: Query = QUERY, *, detailed: bool = True) -> Any:
-    decision = render(
+def recorded(
+    verdict: Verdict = ROUTED, window: Window = WINDOW, query: Query = QUERY, *, detailed: bool = True
+) -> bytes:
+    return render(
         query, RECORD, verdict, SPEND, window, version="fp:17", now_s=1_700_000_124.0005, detailed=detailed
-    )
-    return json.loads(decision.to_json())
+    ).to_json()
+
+
+def rendered(verdict: Verdict = ROUTED, window: Window = WINDOW, query: Query = QUERY, *, detailed: bool = True) -> Any:
+    return json.loads(recorded(verdict, window, query, detailed=detailed))
 
 
 def test_routed_decision() -> None:
@@ -155,14 +170,46 @@ class TestEcho:
         assert echoed((("a", b"x" * MAX_HEADER_BYTES), ("b", b""))) == ()
 
 
-class TestBaseline:
-    """What the best model would have cost."""
+class TestComparison:
+    """A decision beside what else could have been decided."""
 
     def test_best_model_that_could_have_answered(self) -> None:
         """A model that only the budget excludes is the baseline; one that could not answer is not."""
         unsuited = Candidate("huge", 0.99, 0.1, 9, "context_window")
-        assert baseline_nanos(Verdict(None, (*CANDIDATES, unsuited), "pacing", "small")) == 3_000_000
+        beside = compare(Verdict(None, (*CANDIDATES, unsuited), "pacing", "small"))
+        best = max(CANDIDATES, key=lambda candidate: candidate.expected_reward)
+        assert (beside.baseline_nanos, beside.baseline_reward) == (3_000_000, best.expected_reward)
 
-    def test_no_candidate_no_baseline(self) -> None:
-        """Nothing to compare with."""
-        assert baseline_nanos(Verdict("no_model", (), "pacing")) is None
+    @pytest.mark.parametrize("verdict", [Verdict("no_model", (), "pacing"), Verdict("max_cost", CANDIDATES, "pacing")])
+    def test_no_decision_no_comparison(self, verdict: Verdict) -> None:
+        """Nothing was chosen, or there was nothing to choose from."""
+        assert compare(verdict) == Comparison()
+
+    @pytest.mark.parametrize(
+        ("chosen", "price", "exploring"),
+        [("dear", 0.0, False), ("cheap", 0.0, True), ("cheap", 100.0, False), ("dear", 100.0, True)],
+    )
+    def test_exploring_is_choosing_what_looks_worse_at_its_price(
+        self, chosen: str, price: float, *, exploring: bool
+    ) -> None:
+        """With free money the dear model looks better, at 100 reward a dollar the cheap one."""
+        candidates = (Candidate("dear", 0.9, 0.1, 10_000_000, None), Candidate("cheap", 0.5, 0.1, 1_000_000, None))
+        assert compare(Verdict(None, candidates, "pacing", chosen, shadow_price=price)).exploring is exploring
+
+    def test_what_was_not_eligible_is_no_alternative(self) -> None:
+        """To leave out what the budget does not allow is no exploration."""
+        candidates = (Candidate("dear", 0.9, 0.1, 10_000_000, "budget"), Candidate("cheap", 0.5, 0.1, 1, None))
+        assert not compare(Verdict(None, candidates, "pacing", "cheap")).exploring
+
+
+class TestRecordedReward:
+    """What a recorded decision expected, found without reading all of it."""
+
+    def test_it_is_the_decision_s_own(self) -> None:
+        """Not a candidate's, and not what an id or the metadata look like."""
+        misleading = Query(query_id='"expected_reward":7,', user_id="u", text="", metadata={"expected_reward": "8"})
+        assert expected_reward(recorded(query=misleading)) == 0.6
+
+    def test_a_rejection_expects_nothing(self) -> None:
+        """Null stays unknown."""
+        assert expected_reward(recorded(REJECTED)) is None

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from worker.observe.last_exit import ExitNote
+
 PROGRAM = """
 import asyncio
+from pathlib import Path
 from worker.errors import ExitCode, OperationFailed, UsageError, WorkerMustStop
+from worker.observe.last_exit import ExitNote
 from worker.stream import exits
 
 async def main():
@@ -61,3 +66,22 @@ def test_part_that_ends_well_ends_nothing(run: str) -> None:
     assert ended("pass", run).stdout == "went on\n"
     cancelled = ended("await asyncio.sleep(9)", WATCHED + "\n    await asyncio.sleep(0)\n    task.cancel()")
     assert (cancelled.returncode, cancelled.stdout) == (0, "went on\n")
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "reason", "detail"),
+    [
+        ('raise WorkerMustStop(ExitCode.HOLE, "missing")', 70, "hole", "part: missing"),
+        ('raise KeyError("bug")', 1, "failed", "part: KeyError('bug')"),
+        ("exits.leave(ExitCode.OK)", 0, "ok", ""),
+        ("import os; os._exit(9)", None, "killed", "the process ended without a word"),
+    ],
+)
+def test_exit_leaves_a_note_for_the_next_start(
+    tmp_path: Path, statement: str, code: int | None, reason: str, detail: str
+) -> None:
+    """Code, reason and text of the last exit; a process that was killed is told from one that left."""
+    ended(f"exits.remember(ExitNote(Path({str(tmp_path)!r}))); {statement}")
+    found = ExitNote(tmp_path).read()
+    assert found is not None
+    assert (found.code, found.reason, found.detail) == (code, reason, detail)

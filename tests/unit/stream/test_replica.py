@@ -117,8 +117,8 @@ async def test_rest_is_refreshed_in_time(mirror: Mirror) -> None:
 
 
 async def test_hand_over_gives_totals_and_reports(mirror: Mirror, notebook: Notebook) -> None:
-    """The router gets the sums by model, and the number of rewards of each is observed."""
+    """The router gets the sums by model, and the number of rewards of each is observed with their sum."""
     mirror.replica.apply(record(0, 2))
     mirror.replica.hand_over()
     assert mirror.given[-1]["small"].reward.n == 2
-    assert notebook.records == [ModelLearned("small", 2)]
+    assert notebook.records == [ModelLearned("small", 2, reward_sum=1.0)]

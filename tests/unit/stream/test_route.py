@@ -17,6 +17,7 @@ from worker.core.verdict import History
 from worker.errors import ExitCode, WorkerMustStop
 from worker.kafka.partitioning import partition_of
 from worker.observe import records
+from worker.stream import route
 from worker.stream.batch import Journal
 from worker.stream.route import Prepared
 from worker.stream.state import SpendKey
@@ -100,8 +101,19 @@ class TestDecision:
         assert agents.notebook.of(records.QueryHandled) == [records.QueryHandled("routed")]
         (sent,) = agents.notebook.of(records.DecisionSent)
         assert (sent.policy, sent.status, sent.model, sent.reason) == ("pacing", "routed", "small", None)
-        assert sent.latency_s > 0
+        assert sum(sent.stages) > 0
         assert sent.estimated_nanos == sent.baseline_nanos > 0
+        assert sent.expected_reward == sent.baseline_reward
+        assert sent.uncertainty > 0
+
+    async def test_latency_is_the_sum_of_its_stages(self, agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From the broker's time to taking up, to its turn, to the decision, to the acknowledgement."""
+        times = iter([START_MS / 1000 + passed for passed in (0.5, 0.75, 1.75, 3.75)])
+        monkeypatch.setattr(route.time, "time", lambda: next(times))
+        agents.query()
+        agents.deliver()
+        (sent,) = agents.notebook.of(records.DecisionSent)
+        assert sent.stages == records.Stages(wait=0.5, encode=0.25, decide=1.0, write=2.0)
 
 
 class TestAgain:
@@ -194,7 +206,11 @@ class TestEarlyFeedback:
             records.FeedbackPartHandled("money", "applied"),
             records.FeedbackPartHandled("reward", "applied"),
         ]
-        assert agents.notebook.of(records.MoneySettled) == [records.MoneySettled("small", 250_000_000)]
+        (settled,) = agents.notebook.of(records.MoneySettled)
+        (rewarded,) = agents.notebook.of(records.RewardGiven)
+        assert (settled.model, settled.nanos) == ("small", 250_000_000)
+        assert (rewarded.reward, rewarded.expected) == (1.0, content(output)["expected_reward"])
+        assert agents.notebook.of(records.FeedbackArrived) == [records.FeedbackArrived(0.0)]
 
     async def test_early_failure_is_counted(self, agents: Agents) -> None:
         """A call that failed before its decision was read counts for its model."""

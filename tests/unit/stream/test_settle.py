@@ -14,6 +14,7 @@ from worker.core.prior import default_prior
 from worker.errors import ExitCode, WorkerMustStop
 from worker.kafka.partitioning import partition_of
 from worker.observe import records
+from worker.stream.answer import expected_reward
 from worker.stream.batch import Journal
 from worker.stream.state import SpendKey
 
@@ -43,7 +44,31 @@ class TestApplied:
         agents.say(cost_usd=0.25, at_ms=START_MS + 3 * 86_400_000)
         assert (agents.spend().settled, agents.spend().reserved, agents.spend().expected) == (250_000_000, 0, 0)
         assert agents.spend(window=MIDNIGHT + 3 * 86_400) == Spend()
-        assert agents.notebook.of(records.MoneySettled) == [records.MoneySettled("small", 250_000_000)]
+        (settled,) = agents.notebook.of(records.MoneySettled)
+        assert (settled.model, settled.nanos) == ("small", 250_000_000)
+
+    async def test_expectations_stand_beside_what_came(self, agents: Agents) -> None:
+        """Cost and reward are reported with what the decision expected of the same model."""
+        agents.query("other")
+        agents.say("other", cost_usd=0.25, reward=0.5)
+        (settled,), (rewarded,) = agents.notebook.of(records.MoneySettled), agents.notebook.of(records.RewardGiven)
+        pending = agents.pending("other")
+        assert pending is not None
+        assert pending.choice is not None
+        assert settled.expected_nanos == pending.choice.expected
+        assert rewarded.expected == expected_reward(pending.decision or b"")
+
+    async def test_another_model_was_not_expected(self, agents: Agents) -> None:
+        """A substitute's outcome says nothing about what was expected of the decided model."""
+        agents.say(cost_usd=0.25, reward=0.5, model="large")
+        (settled,), (rewarded,) = agents.notebook.of(records.MoneySettled), agents.notebook.of(records.RewardGiven)
+        assert (settled.expected_nanos, rewarded.expected) == (None, None)
+
+    async def test_first_feedback_is_timed_once(self, agents: Agents) -> None:
+        """From the query's broker time to the first feedback's; what comes later is not the first."""
+        agents.say(reward=1.0, at_ms=START_MS + 1500)
+        agents.say(cost_usd=0.25, at_ms=START_MS + 9000)
+        assert agents.notebook.of(records.FeedbackArrived) == [records.FeedbackArrived(1.5)]
 
     async def test_parts_count_once_each(self, agents: Agents) -> None:
         """Cost, rating and tokens one by one, then all again: nothing moves, and duplicates are counted."""

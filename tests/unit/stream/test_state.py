@@ -113,3 +113,15 @@ class TestJournal:
         state.pending._limit = 0
         state.evict(acknowledged=1)
         assert state.pending.get(0, b"p") == Pending(window=2)
+
+
+def test_written_since_gives_the_latest_writes_only() -> None:
+    """What a batch and later ones wrote, latest first and once; what was only read is left out."""
+    cache, _ = counting({"read": 7})
+    cache.put("old", 1, batch=1)
+    cache.put("again", 2, batch=1)
+    cache.put("new", 3, batch=2)
+    cache.get(0, "read")
+    cache.put("again", 4, batch=3)
+    assert cache.written_since(2) == [("again", 4), ("new", 3)]
+    assert cache.written_since(4) == []

@@ -17,7 +17,7 @@ from worker.observe.records import Committed, Lag
 from worker.stream import contiguity, healing, progress, watchdog
 from worker.stream.healing import Healer
 from worker.stream.progress import Progress
-from worker.stream.watchdog import STALL_S, Watchdog
+from worker.stream.watchdog import OVERDUE_S, STALL_S, Watchdog
 
 TP = TopicPartition(QUERIES, 0)
 SESSION_S = 10.0
@@ -52,6 +52,12 @@ class Consumer:
     async def seek_back(self, at: Any) -> int:
         self.sought += 1
         return int(at.last + 1)
+
+
+async def never(wanted: list[Any]) -> dict[Any, tuple[int, int]]:
+    del wanted
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
 
 
 class Post:
@@ -121,6 +127,25 @@ class TestStall:
         assert post.dog.complaints() == []
         with pytest.raises(WorkerMustStop):
             await post.probe_for(60)
+
+    async def test_health_says_it_before_the_exit(self, post: Post) -> None:
+        """A probe sees the stall while the process still runs, with the partition and since when."""
+        post.consumer.offsets = {TP: (3, 9)}
+        post.consumer.found[0].last = 5
+        await post.probe_for(4)
+        assert post.dog.complaints() == []
+        await post.probe_for(6)
+        assert post.dog.complaints() == ["t.queries/0 has input and no commit for 8 s"]
+
+    async def test_probe_that_never_returns_is_said(self, post: Post) -> None:
+        """A consumer thread that hangs answers no probe, so no stall would ever be seen."""
+        post.consumer.broker_offsets = never  # type: ignore[method-assign]
+        hanging = asyncio.create_task(post.probe())
+        await asyncio.sleep(0)
+        assert post.dog.complaints() == []
+        post.clock.now += OVERDUE_S + 1
+        assert post.dog.complaints() == [f"the consumer thread has not answered the watchdog for {OVERDUE_S + 1:.0f} s"]
+        hanging.cancel()
 
     async def test_idle_behind_the_end_is_healed_first(self, post: Post) -> None:
         """All that was handed out is done and yet the end is not reached: fetched again before giving up."""
