@@ -249,15 +249,17 @@ class Client:
 
 
 class WorkerProcess:
-    """`python -m worker.cli worker` with settings of its own; stopped by its pid."""
+    """`python -m worker.cli worker`, or another program, with settings of its own; stopped by its pid."""
 
-    def __init__(self, settings: Settings, log: Path, **more: Any) -> None:
+    def __init__(
+        self, settings: Settings, log: Path, program: Sequence[str] = ("worker.cli", "worker"), **more: Any
+    ) -> None:
         self.settings = settings
         self.http_port = int(more.pop("http_port", 0) or local.free_port())
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker.cli", "worker"], env=environment(settings, self.http_port, **more),
+                [sys.executable, "-m", *program], env=environment(settings, self.http_port, **more),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 

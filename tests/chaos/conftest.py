@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.cluster import Cluster
+from tests.chaos.proxy import Proxy
 from tests.chaos.run import Plan, Result, run
 from tests.chaos.supervisor import LocalBroker
 
@@ -28,6 +30,19 @@ def killable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
         yield broker
     finally:
         broker.stop()
+
+
+@pytest.fixture(scope="session")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Proxy]]:
+    """A broker of its own, and a proxy through which some of its clients reach it."""
+    cluster = Cluster(tmp_path_factory.mktemp("proxied-kafka"))
+    cluster.start()
+    proxy = Proxy(cluster.nodes[0].proxy, cluster.nodes[0].proxied)
+    try:
+        yield cluster, proxy
+    finally:
+        proxy.close()
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ def _arms(evidence: Evidence, wanted: Expectation, reading: Reading) -> Iterator
         for model, lesson in _lessons(case, held):
             place = ShardKey(case.partition, held.choice.fingerprint, model)
             learn(right.setdefault(place, ArmStatistics.zeros(len(held.choice.context))), lesson)
-    last = {ShardKey.unpack(record.key or b""): record.value or b"" for record in evidence.arms}
+    last = {ShardKey.unpack(record.key or b""): record.value for record in evidence.arms if record.value}
     for place in sorted(right.keys() | last.keys()):
         if place not in right or place not in last:
             yield f"shard {place} is {'missing' if place not in last else 'there without feedback'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +20,10 @@ from worker.kafka.control import Budgets, Catalog, followers
 from worker.observe import records
 from worker.observe.records import Observer
 from worker.settings import Settings
-from worker.stream import commits, compat, contiguity, drain, exits, watchdog
+from worker.stream import commits, compat, contiguity, drain, exits, fencing, watchdog
 from worker.stream.commits import Consumer, ConsumerThread, Lease
 from worker.stream.delivery import KafkaDelivery, Outgoing, Sent
+from worker.stream.fencing import Claims
 from worker.stream.healing import Healer
 from worker.stream.intake import Intake
 from worker.stream.lane import Lane
@@ -58,6 +59,7 @@ class Worker:
     tables: Tables
     watchdog: watchdog.Watchdog
     replica: Replica
+    claims: Claims
     followers: tuple[Follower, ...]
     catalog: Catalog
     budgets: Budgets
@@ -103,6 +105,7 @@ class Worker:
             "prepared queries": self.route.run_prepared(),
             "prepared feedback": self.settle.run_prepared(),
             "replica": self.replica.run(),
+            "claims": self.claims.run_renewal(),
             **{f"follower of {follower.topic}": follower.run() for follower in self.followers},
         }
 
@@ -117,17 +120,23 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     lease = Lease(settings.session_timeout_s)
     compat.install()
     contiguity.install(sources)
+    fencing.install()
     driver.Producer._settings_extra = lambda _: {"enable_idempotence": True, "acks": "all"}  # noqa: SLF001 - no setting
     app = _faust_app(settings, partitions)
     tables = Tables(app, settings, partitions)
-    commits.install(lease, lambda assigned: _check_copartitioning(assigned, settings, partitions), tables.restore)
+    delivery = _LateDelivery(app)
 
     def thread() -> ConsumerThread:
         found: ConsumerThread = app.consumer._thread  # noqa: SLF001 - our own subclass
         return found
 
+    claims = Claims(
+        settings, tables.claim_keys, delivery, lambda: thread().active_assignment is not None and lease.held
+    )
+    commits.install(lease, _on_assignment(settings, partitions, claims), tables.restore)
+
     tenure = Tenure(lease, thread, lambda: State(tables.load_pending, tables.load_spend, tables.load_shard))
-    lane = Lane(tenure.journal, tables, _LateDelivery(app), tenure)
+    lane = Lane(tenure.journal, tables, delivery, tenure)
     # What the best model would have cost is counted from the candidates, told or not.
     options = replace(routing.options(settings), detail="full")
     router = Router(prior, options)
@@ -173,6 +182,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
         tables,
         guard,
         replica,
+        claims,
         (*control, replica.follower),
         catalog,
         budgets,
@@ -277,6 +287,20 @@ def _watchdog(
         stall_s=stall_s,
         observer=observer,
     )
+
+
+def _on_assignment(settings: Settings, partitions: int, claims: Claims) -> Callable[[Iterable[Any]], Awaitable[None]]:
+    """What happens on the consumer thread before anything of a new assignment is read; Faust would only log errors."""
+    loop = asyncio.get_running_loop()  # where the producer lives
+
+    async def assigned(found: Iterable[Any]) -> None:
+        _check_copartitioning(found, settings, partitions)
+        try:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(claims.claim(found), loop))
+        except Exception as error:  # noqa: BLE001 - nothing may be written without the claim
+            exits.end("claim", error)
+
+    return assigned
 
 
 def _check_copartitioning(assigned: Any, settings: Settings, partitions: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, ClassVar
 
 import aiokafka.errors
@@ -58,7 +58,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] # Fau
         """Note the generation before Faust hands out anything of it."""
         self.generation = generation_id
         self.consumer.lease.renewed = time.monotonic()
-        type(self.consumer).on_assignment(assigned)
+        await type(self.consumer).on_assignment(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
     @property
@@ -121,7 +121,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
     """Replaces Faust's `_acked`, `_gap`, `_read_offset` and `_committed_offset` for source topics."""
 
     lease: ClassVar[Lease]
-    on_assignment: ClassVar[Callable[[Any], None]]
+    on_assignment: ClassVar[Callable[[Any], Awaitable[None]]]
     restore: ClassVar[Restore]
     _committing: asyncio.Lock | None = None
     last_commit = 0.0
@@ -200,11 +200,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
             await asyncio.sleep(0)
 
 
-def install(lease: Lease, on_assignment: Callable[[Any], None], restore: Restore) -> None:
+def install(lease: Lease, on_assignment: Callable[[Any], Awaitable[None]], restore: Restore) -> None:
     """Make Faust's transport use this consumer, and date the lease by the heartbeats that were answered.
 
-    `on_assignment` is called on the consumer thread with each new assignment; `restore`
-    writes changelog records to a table's store.
+    `on_assignment` is awaited on the consumer thread with each new assignment, before anything of it is read;
+    `restore` writes changelog records to a table's store.
     """
     Consumer.lease = lease
     Consumer.on_assignment = on_assignment

@@ -8,7 +8,7 @@ has acknowledged, so it never runs ahead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,6 +63,15 @@ class Tables:
     def sizes(self) -> dict[str, int]:
         """Keys in the local store by table; windows count apart."""
         return {table.name: len(table.data) for table in self.all}
+
+    @property
+    def claim_keys(self) -> dict[str, Callable[[int], bytes]]:
+        """By changelog: a key of the partition that no record of ours has, for `worker.stream.fencing`."""
+        return {
+            self._topics[id(self._pending)]: lambda _: codecs.pack_pending_key("", ""),
+            self._topics[id(self._spend)]: lambda _: orjson.dumps(self._window_key(SpendKey("", self._offset))),
+            self._topics[id(self._arms)]: lambda partition: ShardKey(partition, "", "").pack(),
+        }
 
     def load_pending(self, _: int, key: bytes) -> Pending | None:
         """A query's record from the local store."""
