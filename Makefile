@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .PHONY: help setup demo test test-ops check chaos bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install everything into .venv; quick when nothing changed
 
@@ -27,6 +27,9 @@ demo: setup ## Route real prompts through Kafka and two workers, then report (PR
 
 test: check ## Lint, types and all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-ops: setup ## What operators see and do; the status page's tests need Chromium
+	$(BIN)/pytest -m ops tests/ops $(ARGS)
 
 check: setup ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -6,11 +6,12 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from worker.errors import UsageError
-from worker.observe.health import HealthServer
+from worker.observe.health import HealthServer, Page
 
 
 class Worker:
@@ -34,14 +35,17 @@ def server(worker: Worker) -> Iterator[HealthServer]:
         yield server
 
 
+def broken() -> Any:
+    raise LookupError("no state")
+
+
 def serve(worker: Worker, host: str = "127.0.0.1", port: int = 0) -> HealthServer:
     return HealthServer(
         host,
         port,
-        metrics=lambda: b"pilot_up 1\n",
-        metrics_type="text/plain; version=0.0.4",
         live=lambda: worker.not_live,
         ready=lambda: worker.not_ready,
+        pages={"/metrics": Page("text/plain; version=0.0.4", lambda: b"pilot_up 1\n"), "/broken": Page("", broken)},
     )
 
 
@@ -80,10 +84,7 @@ def test_liveness_is_asked_apart_from_readiness(server: HealthServer, worker: Wo
 def test_a_check_that_fails_is_a_reason() -> None:
     """An exception in a check is an answer with 503, not a broken connection."""
 
-    def broken() -> list[str]:
-        raise LookupError("no state")
-
-    with HealthServer("127.0.0.1", 0, metrics=bytes, metrics_type="", live=broken, ready=broken) as server:
+    with HealthServer("127.0.0.1", 0, live=broken, ready=broken, pages={}) as server:
         status, body, _ = ask(server, "/healthz")
     assert status == 503
     assert "no state" in json.loads(body)["reasons"][0]
@@ -103,6 +104,23 @@ def test_head_has_no_body(server: HealthServer) -> None:
         received = answer.read()
     assert b"Content-Length: 11\r\n" in received
     assert received.endswith(b"\r\n\r\n")
+
+
+def test_a_page_that_fails_says_so(server: HealthServer) -> None:
+    """500 with the error, and the connection stays whole."""
+    status, body, _ = ask(server, "/broken")
+    assert (status, body) == (500, b"LookupError('no state')\n")
+
+
+def test_nothing_is_kept_framed_or_fetched_from_elsewhere(server: HealthServer) -> None:
+    """Every answer forbids caches and frames, and the page may speak to this server only."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    policy = answer.getheader("Content-Security-Policy", "")
+    assert answer.getheader("Cache-Control") == "no-store"
+    assert {"default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"} <= set(policy.split("; "))
+    connection.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/tables", "/../healthz"])

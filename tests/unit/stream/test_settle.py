@@ -60,6 +60,7 @@ class TestApplied:
 
     async def test_another_model_was_not_expected(self, agents: Agents) -> None:
         """A substitute's outcome says nothing about what was expected of the decided model."""
+        agents.model("large", 100.0)
         agents.say(cost_usd=0.25, reward=0.5, model="large")
         (settled,), (rewarded,) = agents.notebook.of(records.MoneySettled), agents.notebook.of(records.RewardGiven)
         assert (settled.expected_nanos, rewarded.expected) == (None, None)
