@@ -28,8 +28,12 @@ demo: setup ## Route real prompts through Kafka and two workers, then report (PR
 test: check ## Lint, types and all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-test-ops: setup ## What operators see and do; the status page's tests need Chromium
-	$(BIN)/pytest -m ops tests/ops $(ARGS)
+test-ops: setup ## Tests before Chromium, promtool, kubectl and a broker with TLS, which must be installed
+	@for tool in promtool kubectl chromium openssl; do \
+	  command -v $$tool > /dev/null || { echo "test-ops needs $$tool (Debian: prometheus, kubernetes-client, chromium, openssl)"; exit 2; }; \
+	done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ops]'
+	$(BIN)/pytest tests/ops $(ARGS)
 
 check: setup ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -114,13 +114,13 @@ def unpack_spend(value: bytes) -> Spend:
     return Spend(settled, reserved, expected, queries, History(counted, exposure), Fence(query, feedback))
 
 
-def unpack_spend_key(key: bytes, offset_s: int) -> tuple[str, int]:
+def unpack_spend_key(key: bytes) -> tuple[str, int]:
     """User and window start (seconds since the epoch) of a spend changelog record.
 
-    Faust writes windowed keys as `[key, [start, end]]`; its windows have no offset.
+    Faust writes windowed keys as `[key, [start, end]]`.
     """
     user_id, (start, _) = orjson.loads(key)
-    return user_id, round(start) + offset_s
+    return user_id, round(start)
 
 
 def unpack_window_length(key: bytes) -> int:

@@ -162,7 +162,7 @@ def _spend(evidence: Evidence, wanted: Expectation, reading: Reading) -> Iterato
             sums[2] += held.expected
         sums[3] += 1
     last = {record.key: record for record in evidence.spend}
-    found = {codecs.unpack_spend_key(key or b"", 0): record for key, record in last.items() if record.value}
+    found = {codecs.unpack_spend_key(key or b""): record for key, record in last.items() if record.value}
     histories: dict[str, tuple[int, float, float]] = {}
     for place in sorted(right.keys() | found.keys()):
         record, sums = found.get(place), right.get(place)

@@ -209,7 +209,7 @@ class TestSpend:
         evidence = calm.evidence.copy()
         key, older = _rewritten(evidence.spend, lambda _: True)
         evidence.spend.append(older)
-        _noticed(evidence, f"spend of {codecs.unpack_spend_key(key, 0)}")
+        _noticed(evidence, f"spend of {codecs.unpack_spend_key(key)}")
 
     def test_other_window(self, calm: Result) -> None:
         """Money in another window than its query's is noticed."""

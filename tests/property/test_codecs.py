@@ -120,11 +120,10 @@ def test_shard_key_comes_back(partition: int, fingerprint: str, model: str) -> N
 
 
 @QUICK
-@given(ids, st.integers(-(10**6), 10**7), st.integers(0, 10**6))
-def test_spend_key_gives_the_window_back(user: str, number: int, offset: int) -> None:
-    """A windowed changelog key, as Faust writes it, names user and window start with the offset put back."""
-    start = float(number * 60)
-    assert codecs.unpack_spend_key(orjson.dumps((user, (start, start + 59.9))), offset) == (user, number * 60 + offset)
+@given(ids, st.integers(-(10**6), 10**9))
+def test_spend_key_gives_the_window_back(user: str, start: int) -> None:
+    """A windowed changelog key, as Faust writes it, names user and window start."""
+    assert codecs.unpack_spend_key(orjson.dumps((user, (float(start), start + 59.9)))) == (user, start)
 
 
 def test_other_versions_are_refused() -> None:

@@ -18,7 +18,7 @@ async def read_spend(settings: Settings, window: int) -> dict[str, Spend]:
     topic = settings.changelog("spend")
     spent: dict[str, Spend] = {}
     for key, record in (await latest(settings, topic)).items():
-        user_id, start = unpack_spend_key(key, settings.budget_window_offset_s)
+        user_id, start = unpack_spend_key(key)
         if start != window or unpack_window_length(key) != settings.budget_window_s or record.value is None:
             continue
         try:

@@ -162,6 +162,7 @@ class RouteHandler:
         key = codecs.pack_pending_key(query.user_id, query.query_id)
         pending = journal.state.pending.get(record.partition, key) or Pending()
         if pending.decision is not None and pending.offset != record.offset:
+            self._sweeper.mention(record.partition, key, event)
             self._repeat(record, pending.decision)
             return
         if pending.decision is None:

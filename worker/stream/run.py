@@ -168,9 +168,9 @@ async def _announce_ready(worker: Worker) -> None:
         logger.info("not ready", reasons=reasons)
         await asyncio.sleep(1.0)
     logger.info("ready", after_s=round(time.monotonic() - began, 1))
-    lengths = sorted({key.length for key in worker.tables.spend_keys()} - {0})
-    if lengths:
-        logger.warning("budget windows had another length: the budgets began anew", before_s=lengths)
+    others = worker.tables.other_windows()
+    if others:
+        logger.warning("budget windows had another length or offset: the budgets began anew", windows=len(others))
 
 
 def _unready(worker: Worker) -> list[str]:

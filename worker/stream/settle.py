@@ -88,6 +88,8 @@ class SettleHandler:
         if after is not before:
             journal.put_pending(record.partition, key, after)
             self._sweeper.watch(record.partition, key, after)
+        elif after.decision is not None:
+            self._sweeper.mention(record.partition, key, Event(Source.FEEDBACK, record.offset))
         report(self._observer, prepared, outcome, after)
         if before.decision is not None:
             report_first(self._observer, before, after, (record.timestamp - before.changed_ms) / 1000)

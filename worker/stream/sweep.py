@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import islice
 
 from worker import codecs
+from worker.core.fence import Event, Source
 from worker.core.lifecycle import Parked, Pending, Refused, expire_parked
 from worker.errors import BadRecord
 from worker.kafka.partitioning import partition_of
@@ -31,6 +32,7 @@ from worker.stream.tenure import Tenure
 
 _PER_SWEEP = 500  # keys of each kind: a sweep must not hold up the agents
 _RETRY_MS = 5_000
+_TOPICS = {Source.QUERY: "queries", Source.FEEDBACK: "feedback"}
 
 Committed = Callable[[str, int], int | None]  # None: the partition lags behind its end
 
@@ -80,7 +82,8 @@ class Sweeper:
         """Forget the last assignment and index what the tables hold now, a part a sweep."""
         self._due: list[tuple[int, int, bytes]] = []
         self._watched: set[bytes] = set()
-        self._windows: defaultdict[int, dict[SpendKey, int]] = defaultdict(dict)
+        self._windows: defaultdict[tuple[int, int], dict[SpendKey, int]] = defaultdict(dict)
+        self._mentioned: defaultdict[tuple[Source, int], dict[bytes, int]] = defaultdict(dict)
         self._told: dict[bytes, int] = {}  # the last refused offset whose dead letter is acknowledged
         self._current: frozenset[int] = frozenset()
         self._stored: Iterator[tuple[bytes, bytes]] = iter(self._tables.pending_items())
@@ -96,15 +99,22 @@ class Sweeper:
 
     def watch_window(self, partition: int, key: SpendKey) -> None:
         """A user's window was opened: it is dropped when no decision of it can be remembered."""
-        self._windows[key.window][key] = partition
+        self._windows[key.window, key.length][key] = partition
+
+    def mention(self, partition: int, key: bytes, event: Event) -> None:
+        """An event left its pending record as it was: until it is committed, its replay must find it like that."""
+        mentioned = self._mentioned[event.source, partition]
+        mentioned.pop(key, None)  # the latest event is the last in order
+        mentioned[key] = event.offset
 
     def users_of(self, window: int) -> list[SpendKey]:
-        """The users of this worker's partitions that have a window beginning then, in seconds since the epoch."""
-        return list(self._windows.get(window, ()))
+        """The users of this worker's partitions with a window of the present length from then on, in seconds."""
+        return list(self._windows.get((window, 0), ()))
 
     def sweep(self) -> bool:
         """Let go of what is due, at most so many keys; whether anything was written."""
         self._index_stored()
+        self._forget_mentions()
         before, now = self._written(), self.clock.now_ms()
         self._current = frozenset(number for number in range(self._partitions) if self._is_current(number))
         due = 0
@@ -148,7 +158,7 @@ class Sweeper:
             self.watch(partition, key, pending)
         elif pending.decision is None:
             self._expire_early(partition, key, pending, now)
-        elif self._settled_in_log(partition, pending):
+        elif self._settled_in_log(partition, key, pending):
             self._forget(partition, key)
         else:
             self._come_back(partition, key, now + _RETRY_MS)
@@ -161,20 +171,35 @@ class Sweeper:
         self._told.pop(key, None)
         self._tenure.journal.put_pending(partition, key, None)
 
-    def _settled_in_log(self, partition: int, pending: Pending) -> bool:
-        """Whether no event that this record depends on can be replayed any more."""
-        queries = self._committed(self._settings.topic("queries"), partition) or 0
-        return pending.offset < queries and pending.last_feedback < self._committed_feedback(partition)
+    def _settled_in_log(self, partition: int, key: bytes, pending: Pending) -> bool:
+        """Whether no event that this record depends on, or that depends on it, can be replayed any more."""
+        if any(key in self._mentioned[source, partition] for source in Source):
+            return False
+        return all(
+            last < self._committed_in(source, partition)
+            for source, last in ((Source.QUERY, pending.offset), (Source.FEEDBACK, pending.last_feedback))
+        )
 
-    def _committed_feedback(self, partition: int) -> int:
-        return self._committed(self._settings.topic("feedback"), partition) or 0
+    def _committed_in(self, source: Source, partition: int) -> int:
+        return self._committed(self._settings.topic(_TOPICS[source]), partition) or 0
+
+    def _forget_mentions(self) -> None:
+        for (source, partition), mentioned in self._mentioned.items():
+            committed = self._committed_in(source, partition)
+            past: list[bytes] = []
+            for key, offset in mentioned.items():
+                if offset >= committed:
+                    break
+                past.append(key)
+            for key in past:
+                del mentioned[key]
 
     def _expire_early(self, partition: int, key: bytes, pending: Pending, now: int) -> None:
         """Refuse what waited too long, tell it, and forget it once told and beyond any replay."""
-        told, committed = self._told.get(key, -1), self._committed_feedback(partition)
+        told, committed = self._told.get(key, -1), self._committed_in(Source.FEEDBACK, partition)
         kept = tuple(entry for entry in pending.refused if entry.record.offset > min(told, committed - 1))
         left = expire_parked(replace(pending, refused=kept), now - int(self._settings.park_s * 1000))
-        if not left.parked and not left.refused and self._settled_in_log(partition, pending):
+        if not left.parked and not left.refused and self._settled_in_log(partition, key, pending):
             self._forget(partition, key)
             return
         if left != pending:
@@ -204,15 +229,17 @@ class Sweeper:
     def _close_windows(self, now: int) -> bool:
         """Drop windows of which no decision is remembered; not before, or money would vanish. Whether more are due."""
         length_s = self._settings.budget_window_s
-        keep_s = length_s + max(length_s, self._settings.decision_ttl_s)  # the next window takes over its rate history
-        closed = [start for start in self._windows if (start + keep_s) * 1000 < now]
+        keep_s = max(length_s, self._settings.decision_ttl_s)  # the next window takes over its rate history
+        closed = [
+            (start, length) for start, length in self._windows if (start + (length or length_s) + keep_s) * 1000 < now
+        ]
         left = _PER_SWEEP
-        for start in closed:
-            users = self._windows[start]
+        for window in closed:
+            users = self._windows[window]
             due = list(islice((key for key, partition in users.items() if partition in self._current), left))
             for key in due:
                 self._tenure.journal.put_spend(users.pop(key), key, None)
             left -= len(due)
             if not users:
-                del self._windows[start]
+                del self._windows[window]
         return left == 0

@@ -17,7 +17,7 @@ import orjson
 from faust.windows import TumblingWindow
 
 from worker import codecs
-from worker.core.ledger import Spend
+from worker.core.ledger import Spend, window_start
 from worker.core.lifecycle import Pending
 from worker.core.shard import Shard, ShardKey
 from worker.settings import Settings
@@ -60,10 +60,6 @@ class Tables:
         """Every table, the arbiter first."""
         return (self._pending, self._spend, self._arms)
 
-    def sizes(self) -> dict[str, int]:
-        """Keys in the local store by table; windows count apart."""
-        return {table.name: len(table.data) for table in self.all}
-
     @property
     def claim_keys(self) -> dict[str, Callable[[int], bytes]]:
         """By changelog: a key of the partition that no record of ours has, for `worker.stream.fencing`."""
@@ -72,6 +68,10 @@ class Tables:
             self._topics[id(self._spend)]: lambda _: orjson.dumps(self._window_key(SpendKey("", self._offset))),
             self._topics[id(self._arms)]: lambda partition: ShardKey(partition, "", "").pack(),
         }
+
+    def sizes(self) -> dict[str, int]:
+        """Keys in the local store by table; windows count apart."""
+        return {table.name: len(table.data) for table in self.all}
 
     def load_pending(self, _: int, key: bytes) -> Pending | None:
         """A query's record from the local store."""
@@ -97,8 +97,16 @@ class Tables:
 
     def spend_keys(self) -> list[SpendKey]:
         """Every stored user window of this worker's partitions."""
-        lengths = ((user, round(start) + self._offset, round(end - start)) for user, (start, end) in self._spend.data)
-        return [SpendKey(user, window, 0 if s == self._length else s) for user, window, s in lengths]
+        windows = ((user, round(start), round(end - start)) for user, (start, end) in self._spend.data)
+        return [SpendKey(user, window, 0 if s == self._length else s) for user, window, s in windows]
+
+    def other_windows(self) -> list[SpendKey]:
+        """Stored user windows that began under another length or offset."""
+        return [
+            key
+            for key in self.spend_keys()
+            if key.length or window_start(key.window, self._length, self._offset) != key.window
+        ]
 
     def plan(self, batch: Batch, state: State) -> tuple[dict[tuple[str, int], list[Change]], ...]:
         """The records of a batch by stage and topic partition, with the values as they are now."""
@@ -147,11 +155,9 @@ class Tables:
         plan.setdefault((self._topics[id(table)], partition), []).append(change)
 
     def _window_key(self, key: SpendKey) -> tuple[str, tuple[float, float]]:
-        """Faust windows have no offset, so they are given event time minus offset."""
-        start = float(key.window - self._offset)
-        if key.length:
-            return key.user_id, (start, start + key.length - 0.1)
-        return key.user_id, tuple(next(iter(self._spend._window_ranges(start))))
+        """Faust's form of a window, which ends .1 s early. Its start says it all: money stays where it began."""
+        start = float(key.window)
+        return key.user_id, (start, start + (key.length or self._length) - 0.1)
 
 
 class _Restored:

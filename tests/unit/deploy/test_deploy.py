@@ -32,14 +32,14 @@ def test_compose_file_follows_the_specification() -> None:
     parse = compose_spec.PyOptions(apply_merge=True).from_yaml
     project = parse(text)
     project.validate()
-    assert project.service_names() == ["kafka", "topics", "worker-1", "worker-2"]
+    assert {"kafka", "topics", "worker-1", "worker-2", "prometheus", "grafana"} <= set(project.service_names())
     with pytest.raises(ValueError, match="healthchek"):
         parse(text.replace("healthcheck:", "healthchek:"))
 
 
 def test_compose_settings_exist(services: dict[str, dict[str, Any]]) -> None:
     """Every PILOT_ variable of compose file and Dockerfile is a setting: an unknown one would stop the worker."""
-    given = {name for service in services.values() for name in service["environment"]}
+    given = {name for service in services.values() for name in service.get("environment", ())}
     given |= set(re.findall(r"\b(PILOT_[A-Z_]+)=", DOCKERFILE.read_text()))
     settings = {name for name in given if name.startswith(ENV_PREFIX)}
     assert settings <= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
@@ -58,7 +58,16 @@ def test_compose_workers_have_their_own_identity(services: dict[str, dict[str, A
 def test_named_volumes_are_declared(services: dict[str, dict[str, Any]]) -> None:
     """Each named volume that a service mounts is declared, and none is declared in vain."""
     mounted = {volume.partition(":")[0] for service in services.values() for volume in service.get("volumes", [])}
-    assert mounted == set(yaml.safe_load(COMPOSE.read_text())["volumes"])
+    folders = {source for source in mounted if source.startswith("./")}
+    assert mounted - folders == set(yaml.safe_load(COMPOSE.read_text())["volumes"])
+    assert {folder for folder in folders if not (ROOT / folder).is_dir()} == set()
+
+
+def test_prometheus_scrapes_the_workers(services: dict[str, dict[str, Any]]) -> None:
+    """Each worker of the compose file is a target, on the port that the image serves."""
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    targets = {target for job in config["scrape_configs"] for target in job["static_configs"][0]["targets"]}
+    assert targets == {f"{name}:8080" for name in services if name.startswith("worker")}
 
 
 def test_one_kafka_version_everywhere(services: dict[str, dict[str, Any]]) -> None:
@@ -74,7 +83,7 @@ def test_dockerfile_copies_what_exists() -> None:
     """Every path that the Dockerfile copies is in the repository and not ignored by .dockerignore."""
     copied = {
         path.removeprefix("./")
-        for line in re.findall(r"^COPY (.+)$", DOCKERFILE.read_text(), re.MULTILINE)
+        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE.read_text(), re.MULTILINE)
         for path in line.split()[:-1]
     }
     assert {path for path in copied if not (ROOT / path).exists()} == set()

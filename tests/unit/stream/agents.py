@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.unit.stream.doubles import FEEDBACK, PARTITIONS, QUERIES, Notebook
 from worker import codecs
+from worker.core.fence import Event
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Pending
 from worker.core.prior import Prior
@@ -38,6 +39,7 @@ class Swept:
 
     pending: list[bytes]
     windows: list[SpendKey]
+    mentioned: list[tuple[bytes, Event]] = field(default_factory=list)
 
     def watch(self, partition: int, key: bytes, pending: Pending) -> None:
         del partition, pending
@@ -46,6 +48,10 @@ class Swept:
     def watch_window(self, partition: int, key: SpendKey) -> None:
         del partition
         self.windows.append(key)
+
+    def mention(self, partition: int, key: bytes, event: Event) -> None:
+        del partition
+        self.mentioned.append((key, event))
 
 
 class Encoder:

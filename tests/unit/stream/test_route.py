@@ -128,6 +128,7 @@ class TestAgain:
         assert (again.value, again.headers) == (first.value, (("attempt", b"2"),))
         assert agents.spend() == spend
         assert agents.notebook.of(records.QueryHandled) == [records.QueryHandled("repeated")]
+        assert [event.offset for _, event in agents.swept.mentioned] == [1]
 
     async def test_repeated_rejection_stays_a_rejection(self, agents: Agents) -> None:
         """A model that appears later does not change what was answered."""

@@ -91,6 +91,7 @@ class TestApplied:
         agents.say(reward=0.5)
         batch = agents.journal.batch
         assert (batch.pending, batch.spend, batch.shards, batch.outputs) == ({}, {}, {}, [])
+        assert [event.offset for _, event in agents.swept.mentioned] == [1]
 
     async def test_replayed_record_changes_and_counts_nothing(self, agents: Agents) -> None:
         """The same offset after a crash is no duplicate of the caller's and moves nothing."""

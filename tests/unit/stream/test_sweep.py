@@ -12,6 +12,7 @@ import pytest
 from tests.unit.core.lives import choice
 from tests.unit.stream.doubles import FEEDBACK, PARTITIONS, QUERIES, Notebook
 from worker import codecs
+from worker.core.fence import Event, Source
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Money, Parked, Pending
 from worker.kafka.partitioning import partition_of
@@ -117,6 +118,20 @@ class TestDecisions:
         broom.committed[topic] = 6
         broom.sweep_after(10)
         assert broom.get() is None
+
+    @pytest.mark.parametrize(("topic", "source"), [(QUERIES, Source.QUERY), (FEEDBACK, Source.FEEDBACK)])
+    async def test_not_while_a_repetition_may_be_replayed(self, broom: Broom, topic: str, source: Source) -> None:
+        """A repeated query or feedback that changed nothing must find the record again after a crash."""
+        broom.put(decided())
+        broom.sweeper.mention(LANE, KEY, Event(source, 40))
+        broom.sweeper.mention(LANE, b"other", Event(source, 41))
+        broom.committed[topic] = 40
+        broom.sweep_after(TTL_S + 1)
+        assert broom.get() is not None
+        broom.committed[topic] = 41
+        broom.sweep_after(10)
+        assert broom.get() is None
+        assert broom.sweeper._mentioned[source, LANE] == {b"other": 41}
 
     @pytest.mark.parametrize("topic", [QUERIES, FEEDBACK])
     async def test_not_in_a_lane_that_lags(self, broom: Broom, topic: str) -> None:
@@ -316,6 +331,15 @@ class TestWindows:
         assert broom.journal.batch.spend == {}
         broom.sweep_after(2)
         assert broom.journal.batch.spend == {SpendKey("user", self.START): LANE}
+
+    async def test_window_of_another_length_lasts_as_long_as_its_own_decisions(self, broom: Broom) -> None:
+        """After the length was shortened, an old long window keeps the money of decisions made near its end."""
+        key = SpendKey("user", self.START, length=10 * WINDOW_S)
+        broom.sweeper.watch_window(LANE, key)
+        broom.sweep_after(10 * WINDOW_S + TTL_S - 1)
+        assert broom.journal.batch.spend == {}
+        broom.sweep_after(2)
+        assert broom.journal.batch.spend == {key: LANE}
 
     async def test_recovered_windows_are_dropped_too(self, broom: Broom) -> None:
         """A new owner drops the windows that it finds in the table."""

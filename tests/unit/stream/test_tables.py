@@ -118,7 +118,7 @@ async def test_stored_keys_know_their_partition(tables: Tables, journal: Journal
 
 
 async def test_windows_with_an_offset(configured: Settings) -> None:
-    """A window that starts at an offset is stored under Faust's window without it, and read back with it."""
+    """A window that starts at an offset is stored under its own start."""
     shifted = configured.model_copy(update={"budget_window_s": 60, "budget_window_offset_s": 85})
     tables = Tables(app._faust_app(shifted, 4), shifted, 4)
     journal = Journal(State(tables.load_pending, tables.load_spend, tables.load_shard))
@@ -126,11 +126,28 @@ async def test_windows_with_an_offset(configured: Settings) -> None:
         journal.put_spend(0, SpendKey("user", start), Spend(queries=start))
     _, second = tables.plan(journal.batch, journal.state)
     keys = [orjson.loads(change.key or b"") for change in second["t-spend-changelog", 0]]
-    assert keys == [["user", [420.0, 479.9]], ["user", [480.0, 539.9]]]
+    assert keys == [["user", [505.0, 564.9]], ["user", [565.0, 624.9]]]
     acknowledge(tables, journal)
     assert sorted(tables.spend_keys()) == [SpendKey("user", 505), SpendKey("user", 565)]
     assert tables.load_spend(0, SpendKey("user", 565)) == Spend(queries=565)
-    assert codecs.unpack_spend_key(second["t-spend-changelog", 0][0].key or b"", 85) == ("user", 505)
+    assert codecs.unpack_spend_key(second["t-spend-changelog", 0][0].key or b"") == ("user", 505)
+    assert tables.other_windows() == []
+
+
+async def test_windows_of_another_offset_stay_what_they_were(configured: Settings) -> None:
+    """Under a new offset an old window is found by its own start, and is none of the new ones."""
+    minutes = configured.model_copy(update={"budget_window_s": 60})
+    before, old = Tables(app._faust_app(minutes, 4), minutes, 4), SpendKey("user", 480)
+    journal = Journal(State(before.load_pending, before.load_spend, before.load_shard))
+    journal.put_spend(0, old, Spend(settled=7))
+    acknowledge(before, journal)
+
+    after = Tables(app._faust_app(minutes, 4), minutes.model_copy(update={"budget_window_offset_s": 20}), 4)
+    after._spend = before._spend
+
+    assert after.load_spend(0, old) == Spend(settled=7)
+    assert [after.load_spend(0, SpendKey("user", start)) for start in (440, 500)] == [None, None]
+    assert (after.other_windows(), before.other_windows()) == ([old], [])
 
 
 async def test_changelog_names_are_the_contract(tables: Tables, configured: Settings) -> None:
