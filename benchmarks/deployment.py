@@ -198,7 +198,9 @@ def _answers(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2.0)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.client.OK
+        response = connection.getresponse()
+        response.read()
+        return response.status == http.client.OK
     except OSError:
         return False
     finally:

@@ -81,9 +81,10 @@ class Worker:
     @property
     def recovery_remaining(self) -> int:
         """Changelog records that this worker still has to read before its tables are complete. Any thread."""
-        if self.recovered:
+        # Not `recovery`: that would make the service on the asking thread, and it would never start.
+        recovery = self.app.tables._recovery  # noqa: SLF001
+        if self.recovered or recovery is None:
             return 0
-        recovery = self.app.tables.recovery
         ends, offsets = dict(recovery.active_highwaters), dict(recovery.active_offsets)
         return sum(max(0, end - (offsets.get(tp) or 0)) for tp, end in ends.items() if end is not None)
 
