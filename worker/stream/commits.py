@@ -18,6 +18,7 @@ import structlog
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 from mode.utils.futures import notify
 
 from worker.stream.contiguity import SourcePosition
@@ -188,7 +189,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
 
     async def _drain(self, feeder: Feeder, fetched: Mapping[Any, Any], active: Any) -> None:
         generation, recovery = self.app.consumer_generation_id, self.app.tables.recovery
-        for tp, records in chunks(fetched):
+        for partition, records in chunks(fetched):
+            tp = TP(*partition)  # aiokafka has a type of its own
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return  # the next owner reads them
             if tp not in active and tp not in self._buffered_partitions:
