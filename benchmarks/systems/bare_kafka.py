@@ -1,6 +1,6 @@
 """The least that any worker must do: consume every record with aiokafka and produce it again.
 
-    python benchmarks/systems/bare_kafka.py ADDRESS RECORDS TARGET SOURCE...
+python benchmarks/systems/bare_kafka.py ADDRESS RECORDS TARGET SOURCE...
 """
 
 from __future__ import annotations

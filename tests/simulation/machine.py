@@ -41,6 +41,7 @@ class Variant:
     order: str = "pending first"
     split_batches: bool = False
     store: str = "after acknowledgement"  # or "ahead", or "memory"
+    held_shards: str = "not done"  # what is covered while its shards wait; or "done"
 
 
 @dataclass
@@ -97,6 +98,7 @@ class _Tenure:
 class _NoSweeper:
     def watch(self, *_: object) -> None: ...
     def watch_window(self, *_: object) -> None: ...
+    def mention(self, *_: object) -> None: ...
 
 
 class _SplitJournal(Journal):
@@ -109,8 +111,8 @@ class _SplitJournal(Journal):
     def use(self, topic: str) -> None:
         self.batch = self.batches[topic]
 
-    def turn(self) -> Batch:
-        closed = super().turn()
+    def turn(self, *, hold_shards: bool = False) -> Batch:
+        closed = super().turn(hold_shards=hold_shards)
         topic = next(topic for topic, batch in self.batches.items() if batch is closed)
         self.batches[topic] = self.batch
         return closed
@@ -173,7 +175,8 @@ class Life:
     @property
     def _finished(self) -> bool:
         unread = any(self.read[topic] < len(self.world.log(topic)) for topic in self.read)
-        return not (unread or self.covered or any(self.pipelines.values()) or any(self.flying.values()))
+        held = self.journal.batch.shards
+        return not (unread or self.covered or held or any(self.pipelines.values()) or any(self.flying.values()))
 
     def _consume(self) -> None:
         topics = [topic for topic in self.read if self.read[topic] < len(self.world.log(topic))]
@@ -189,16 +192,16 @@ class Life:
         self.covered.setdefault(id(self.journal.batch), []).append((topic, record.offset))
 
     def _flush(self) -> None:
-        if not self.covered:
+        if not self.covered and not self.journal.batch.shards:
             return
         pipe = QUERIES
         if isinstance(self.journal, _SplitJournal):
             pipe = self.rng.choice((QUERIES, FEEDBACK))
             self.journal.use(pipe)
         covered = self.covered.pop(id(self.journal.batch), None)
-        if covered is None:
+        if covered is None and not self.journal.batch.shards:
             return
-        batch = self.journal.turn()
+        batch, covered = self._turn(covered or [])
         records = self._records(batch)
         if self.variant.store == "ahead":
             for table in TABLES:
@@ -207,6 +210,16 @@ class Life:
             [(topic, records[topic]) for topic in stage if records[topic]] for stage in STAGES[self.variant.order]
         ]
         self.pipelines[pipe].append(_Sending(batch, stages, covered))
+
+    def _turn(self, covered: list[tuple[str, int]]) -> tuple[Batch, list[tuple[str, int]]]:
+        """Close the batch, with its shards or without, and what is done when it is acknowledged."""
+        if self.variant.split_batches or self.rng.random() < 0.5 or not self.journal.batch.shards:
+            return self.journal.turn(), covered
+        batch = self.journal.turn(hold_shards=True)
+        if self.variant.held_shards == "done":
+            return batch, covered
+        self.covered[id(self.journal.batch)] = covered
+        return batch, []
 
     def _records(self, batch: Batch) -> dict[str, list[tuple[Any, Any]]]:
         """The values as they are now, as `Tables.plan` takes them."""

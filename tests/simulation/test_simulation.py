@@ -43,11 +43,12 @@ def test_every_world_is_exact(store: str) -> None:
         Variant(order="all at once"),
         Variant(split_batches=True),
         Variant(store="ahead"),
+        Variant(held_shards="done"),
     ],
-    ids=lambda variant: f"{variant.order}, split={variant.split_batches}, {variant.store}",
+    ids=lambda variant: f"{variant.order}, split={variant.split_batches}, {variant.store}, held={variant.held_shards}",
 )
 def test_another_order_is_caught(variant: Variant) -> None:
-    """A protocol that sends, batches or stores in another order loses or doubles something."""
+    """A protocol that sends, batches, stores or commits in another order loses or doubles something."""
     assert any(failures(variant, BROKEN_WORLDS))
 
 

@@ -43,7 +43,6 @@ from worker.stream.state import SpendKey
 from worker.stream.sweep import Sweeper
 from worker.stream.tenure import Tenure
 
-
 FEW_QUERIES = 8  # fewer are decided sooner one by one than weighed together
 
 
