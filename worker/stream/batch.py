@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Pending
@@ -14,8 +14,7 @@ from worker.stream.state import SpendKey, State
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRecord:
+class SourceRecord(NamedTuple):
     """A record of a source topic as it was received; timestamp is broker time in ms."""
 
     topic: str
@@ -27,8 +26,7 @@ class SourceRecord:
     headers: Headers = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """A record for a public topic."""
 
     topic: str

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol
@@ -226,7 +226,7 @@ class RouteHandler:
             query, record, verdict, ledger.apply_query(spend, decided, event), window,
             version=self._router.version, now_s=now, detailed=self._settings.decision_detail == "full",
         )  # fmt: skip
-        decided = replace(decided, decision=decision.to_json())
+        decided = decided._replace(decision=decision.to_json())
         for parked, outcome in zip(pending.parked, outcomes, strict=True):
             report(self._observer, parse_feedback(parked.value), outcome, decided)
         report_first(self._observer, pending, decided, 0.0)

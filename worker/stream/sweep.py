@@ -13,7 +13,6 @@ import heapq
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
 
 from worker import codecs
@@ -198,7 +197,7 @@ class Sweeper:
         """Refuse what waited too long, tell it, and forget it once told and beyond any replay."""
         told, committed = self._told.get(key, -1), self._committed_in(Source.FEEDBACK, partition)
         kept = tuple(entry for entry in pending.refused if entry.record.offset > min(told, committed - 1))
-        left = expire_parked(replace(pending, refused=kept), now - int(self._settings.park_s * 1000))
+        left = expire_parked(pending._replace(refused=kept), now - int(self._settings.park_s * 1000))
         if not left.parked and not left.refused and self._settled_in_log(partition, key, pending):
             self._forget(partition, key)
             return

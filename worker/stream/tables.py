@@ -9,7 +9,7 @@ has acknowledged, so it never runs ahead.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import faust
@@ -79,7 +79,7 @@ class Tables:
         if value is None:
             return None
         pending = codecs.unpack_pending(value)
-        return replace(pending, window_s=0) if pending.window_s == self._length else pending
+        return pending._replace(window_s=0) if pending.window_s == self._length else pending
 
     def load_spend(self, _: int, key: SpendKey) -> Spend | None:
         """A user's window from the local store."""
