@@ -211,6 +211,7 @@ class RouteHandler:
                 f"spend contains {record.topic}/{record.partition}/{record.offset}, but no decision is known of it",
             )
         verdict = decide(_account(spend, window, record.timestamp))
+        early = {parked.value: parse_feedback(parked.value) for parked in pending.parked}
         decided, outcomes = lifecycle.decide(
             pending,
             decision=b"",
@@ -218,7 +219,7 @@ class RouteHandler:
             window=window.start,
             choice=self._choice(prepared, verdict),
             timestamp=record.timestamp,
-            parse=lambda value: core_feedback(parse_feedback(value)),
+            parse=lambda value: core_feedback(early[value]),
             lookup=self._catalog.arm,
         )
         now = time.time()
@@ -228,7 +229,7 @@ class RouteHandler:
         )  # fmt: skip
         decided = decided._replace(decision=decision.to_json())
         for parked, outcome in zip(pending.parked, outcomes, strict=True):
-            report(self._observer, parse_feedback(parked.value), outcome, decided)
+            report(self._observer, early[parked.value], outcome, decided)
         report_first(self._observer, pending, decided, 0.0)
         self._announce(record, verdict, window, Moments(prepared.taken, begun, now))
         return decided
