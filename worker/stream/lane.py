@@ -9,7 +9,7 @@ Both agents write into one batch; batches leave through one pipeline:
 Later batches follow through the stages like in a factory, none overtakes. The
 orders that look as good lose or double events (docs/decisions/0001-delivery.md).
 Shards are large and leave rarely; what they hold is not done before they have left
-(docs/decisions/0008-shards-leave-rarely.md).
+(docs/decisions/0013-shards-leave-rarely.md).
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from worker.stream.tables import Tables
 from worker.stream.tenure import Tenure
 
 _PER_SWEEP = 500  # keys of each kind: a sweep must not hold up the agents
+_INDEXED_WINDOWS = 2_000  # stored windows a sweep takes note of, some ten microseconds each
 _RETRY_MS = 5_000
 _TOPICS = {Source.QUERY: "queries", Source.FEEDBACK: "feedback"}
 
@@ -86,8 +87,7 @@ class Sweeper:
         self._told: dict[bytes, int] = {}  # the last refused offset whose dead letter is acknowledged
         self._current: frozenset[int] = frozenset()
         self._stored: Iterator[tuple[bytes, bytes]] = iter(self._tables.pending_items())
-        for key in self._tables.spend_keys():
-            self.watch_window(partition_of(key.user_id.encode(), self._partitions), key)
+        self._stored_windows: Iterator[SpendKey] = iter(self._tables.spend_keys())
 
     def watch(self, partition: int, key: bytes, pending: Pending) -> None:
         """A pending record was written: it will be due some time after its last change."""
@@ -138,6 +138,8 @@ class Sweeper:
         for key, value in islice(self._stored, _PER_SWEEP):
             user_id, _ = codecs.unpack_pending_key(key)
             self.watch(partition_of(user_id.encode(), self._partitions), key, codecs.unpack_pending(value))
+        for window in islice(self._stored_windows, _INDEXED_WINDOWS):
+            self.watch_window(partition_of(window.user_id.encode(), self._partitions), window)
 
     def _deadline(self, pending: Pending) -> int:
         if pending.decision is None and pending.parked:
