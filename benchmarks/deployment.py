@@ -200,9 +200,10 @@ def _answers(port: int) -> bool:
         connection.request("GET", "/readyz")
         response = connection.getresponse()
         response.read()
-        return response.status == http.client.OK
     except OSError:
         return False
+    else:
+        return response.status == http.client.OK
     finally:
         connection.close()
 

@@ -65,9 +65,11 @@ def rows(settings: Settings, keys: int) -> Iterator[Row]:
             Choice(MODELS[0]["model"], context, prior.fingerprint, 1, 1, 1, 120, 0.1, 0.3, 0.0, False),
             changed_ms=now * 1000,
         )  # fmt: skip
-        yield settings.changelog("pending"), partition, codecs.pack_pending_key(user, f"q-{number}"), codecs.pack_pending(
-            pending, settings.budget_window_s
-        )  # fmt: skip
+        key, value = (
+            codecs.pack_pending_key(user, f"q-{number}"),
+            codecs.pack_pending(pending, settings.budget_window_s),
+        )
+        yield settings.changelog("pending"), partition, key, value
 
 
 def _decision(user: str, number: int) -> bytes:

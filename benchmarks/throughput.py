@@ -62,6 +62,7 @@ class Load:
 
     @property
     def events(self) -> int:
+        """Queries and feedback records together."""
         return len(self.queries) + len(self.feedback)
 
 
