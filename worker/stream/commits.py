@@ -126,7 +126,6 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
     restore: ClassVar[Restore]
     _committing: asyncio.Lock | None = None
     last_commit = 0.0
-    draining_since: float | None = None
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -177,15 +176,17 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
                 await self.sleep(0)
                 if self.should_stop:
                     break
-                self.draining_since = time.monotonic()
                 await self._drain(feeder, fetched or {}, active)
-                self.draining_since = None
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
         except asyncio.CancelledError:
             if not self.app.should_stop:
                 raise
+
+    def holds_back(self, tp: Any) -> bool:
+        """Whether a partition is not fetched because its agent's queue is long."""
+        return tp in self._buffered_partitions
 
     async def _drain(self, feeder: Feeder, fetched: Mapping[Any, Any], active: Any) -> None:
         generation, recovery = self.app.consumer_generation_id, self.app.tables.recovery

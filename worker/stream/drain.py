@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 CHUNK = 32  # records: what is decided without letting go of the event loop
-POLL = 2_000  # records
+POLL = 1_000  # records of a fetch
 
 Restore = Callable[[Any, Any, Sequence[Any]], None]
 
