@@ -146,6 +146,19 @@ async def test_follower_survives_an_outage(tmp_path: Path) -> None:
         await asyncio.to_thread(local.stop, data_dir)
 
 
+async def test_lag_is_what_is_not_delivered_yet(deployment: Settings) -> None:
+    """It falls with every record, and is 0 before the start, at the end, and after what is written later."""
+    topic, lags = deployment.topic("models"), list[int]()
+    follower = Follower(deployment, topic, lambda _: lags.append(follower.lag))
+    assert follower.lag == 0
+    await publish(deployment, topic, {name: model(name) for name in "abc"})
+    async with running(follower):
+        assert (lags, follower.lag) == ([3, 2, 1], 0)
+        await publish(deployment, topic, {"d": model("d")})
+        await until(lambda: len(lags) == 4)
+        assert (lags[-1], follower.lag) == (1, 0)
+
+
 async def test_follower_waits_for_its_topic(settings: Settings) -> None:
     """A follower started before the topics exist catches up once they do."""
     follower = Follower(settings, settings.topic("models"), lambda _: None)

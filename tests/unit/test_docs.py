@@ -17,6 +17,7 @@ from worker.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
 CONTRACT = (ROOT / "docs" / "contract.md").read_text("utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 OURS = re.compile(r"`(pilot_[a-z_]+?)(?:\{[^}]*\})?`")
@@ -55,10 +56,18 @@ def test_the_contract_names_exit_codes_and_topics() -> None:
     assert set(public) <= quoted(CONTRACT)
 
 
-def test_the_contract_names_exactly_the_metrics() -> None:
-    """Every metric that the worker has, with no name that it has not."""
-    families = {metric.name for metric in PrometheusObserver().registry.collect() if metric.name.startswith("pilot_")}
-    assert {name.removesuffix("_total") for name in OURS.findall(CONTRACT)} == families
+def test_the_operations_page_lists_exactly_the_metrics() -> None:
+    """Every metric that the worker has, with its labels and kind, and no name that it has not; the contract's first."""
+    section = OPERATIONS.partition("## Metrics")[2].partition("\n## ")[0]
+    listed = [
+        (name, labels, kind)
+        for name, labels, kind in re.findall(r"^\| `(pilot_\w+)(?:\{([^}]*)\})?` \| (\w+) \|", section, re.MULTILINE)
+    ]
+    metrics = PrometheusObserver()
+    families = [(name, ",".join(tally.labels), tally.collect().type) for name, tally in metrics.all()]
+    assert sorted(listed) == sorted(families)
+    public = OURS.findall(CONTRACT)
+    assert [name for name, _, _ in listed[: len(public)]] == public
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -174,16 +174,6 @@ class Router:
             if predicted_usd is not None:
                 self._beliefs.costs.settle(k, cost_usd, predicted_usd)
 
-    def outlook(self) -> dict[str, Outlook]:
-        """How every enabled arm looks on recent queries, or on the prior's sample before the first ones."""
-        contexts, tokens = self._reservoir.contexts[:OUTLOOK_QUERIES], self._reservoir.tokens[:OUTLOOK_QUERIES]
-        if not self._arms or not len(contexts):
-            return {}
-        mean, deviation = self._beliefs.rewards.score_many(contexts)
-        costs = self._beliefs.costs.estimate_many(contexts, tokens).expected
-        columns = zip(mean.mean(0).tolist(), deviation.mean(0).tolist(), costs.mean(0).tolist(), strict=True)
-        return {arm.model: Outlook(*column) for arm, column in zip(self._arms, columns, strict=True)}
-
     def freeze(self) -> None:
         """From now on decide by what is known: no bonus, no forced pulls."""
         self._frozen = True
@@ -207,6 +197,16 @@ class Router:
     def _opens(self) -> bool:
         """Whether open decisions count: early, when the bonus still decides."""
         return self.options.open_decisions and self._early and not self._frozen
+
+    def outlook(self) -> dict[str, Outlook]:
+        """How every enabled arm looks on recent queries, or on the prior's sample before the first ones."""
+        contexts, tokens = self._reservoir.contexts[:OUTLOOK_QUERIES], self._reservoir.tokens[:OUTLOOK_QUERIES]
+        if not self._arms or not len(contexts):
+            return {}
+        mean, deviation = self._beliefs.rewards.score_many(contexts)
+        costs = self._beliefs.costs.estimate_many(contexts, tokens).expected
+        columns = zip(mean.mean(0).tolist(), deviation.mean(0).tolist(), costs.mean(0).tolist(), strict=True)
+        return {arm.model: Outlook(*column) for arm, column in zip(self._arms, columns, strict=True)}
 
     @property
     def version(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from worker.observe.vitals import BudgetUse, UserBudget
+from worker.observe.vitals import BudgetUse, UserBudget, share_of
 
 MAX_USERS = 100_000  # about 20 MB; of more users those that spent last are known
 FULLEST = 20
@@ -50,19 +50,20 @@ class BudgetBook:
 
     def use(self, now_s: float, limit_of: LimitOf) -> BudgetUse:
         """The sums over users with a limit, which may have changed since they spent."""
-        spent = list(self._spent.items())
-        limited = [(user, limit, *money) for user, money in spent if (limit := limit_of(user)) is not None]
-        users = [UserBudget(*row) for row in limited]
-        shares = [user.share for user in users]
+        rows: list[tuple[float, str, int, int, int]] = []
+        for user, (settled, reserved) in list(self._spent.items()):
+            limit = limit_of(user)
+            if limit is not None:
+                rows.append((share_of(limit, settled + reserved), user, limit, settled, reserved))
         return BudgetUse(
             window_start=self.window,
             window_s=self._window_s,
             elapsed=min(max((now_s - self.window) / self._window_s, 0.0), 1.0),
-            users=len(users),
-            over_80=sum(share > OVER for share in shares),
-            exhausted=sum(share >= EXHAUSTED for share in shares),
-            limit=sum(user.limit for user in users),
-            settled=sum(user.settled for user in users),
-            reserved=sum(user.reserved for user in users),
-            fullest=tuple(heapq.nlargest(FULLEST, users, key=lambda user: user.share)),
+            users=len(rows),
+            over_80=sum(row[0] > OVER for row in rows),
+            exhausted=sum(row[0] >= EXHAUSTED for row in rows),
+            limit=sum(row[2] for row in rows),
+            settled=sum(row[3] for row in rows),
+            reserved=sum(row[4] for row in rows),
+            fullest=tuple(UserBudget(*row[1:]) for row in heapq.nlargest(FULLEST, rows)),
         )

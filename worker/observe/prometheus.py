@@ -55,6 +55,10 @@ class PrometheusObserver:
         """Update the metrics that this record concerns."""
         self._handlers[type(record)](record)
 
+    def all(self) -> list[tuple[str, Tally]]:
+        """Every metric by the name under which it is exposed."""
+        return [(f"{t.name}_total" if isinstance(t, Total) else t.name, t) for t in self._tallies.all]
+
     def watch(self, look: Callable[[], Vitals]) -> None:
         """Take a look at every scrape from now on."""
         self._look = look

@@ -168,13 +168,13 @@ class Tallies:
 
     def __init__(self, before: Callable[[], None]) -> None:
         self._before = before
-        self._all: list[Tally] = []
+        self.all: list[Tally] = []
 
     def declare(self, *tallies: Tally) -> None:
         """Take them into every collection from now on."""
-        self._all.extend(tallies)
+        self.all.extend(tallies)
 
     def collect(self) -> Iterable[Metric]:
         """Every metric, also those without a series yet."""
         self._before()
-        return [tally.collect() for tally in self._all]
+        return [tally.collect() for tally in self.all]

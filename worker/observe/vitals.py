@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
+def share_of(limit: int, used: int) -> float:
+    """What is used, as a share of the limit; a limit of 0 is used up."""
+    return used / limit if limit > 0 else 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class UserBudget:
     """One user's money in the current window, in nano-dollars."""
@@ -16,8 +21,8 @@ class UserBudget:
 
     @property
     def share(self) -> float:
-        """Settled and reserved, as a share of the limit; a limit of 0 is used up."""
-        return (self.settled + self.reserved) / self.limit if self.limit > 0 else 1.0
+        """Settled and reserved, as a share of the limit."""
+        return share_of(self.limit, self.settled + self.reserved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -82,8 +81,8 @@ class Moments(NamedTuple):
 
     def stages(self, record: SourceRecord, acknowledged: float) -> records.Stages:
         """The latency of a decision that is acknowledged, by where it went."""
-        times = (record.timestamp / 1000, *self, acknowledged)
-        return records.Stages(*(max(0.0, after - before) for before, after in pairwise(times)))
+        wait = max(0.0, self.taken - record.timestamp / 1000)  # the broker's clock may be ahead of this one
+        return records.Stages(wait, self.begun - self.taken, self.decided - self.begun, acknowledged - self.decided)
 
 
 class RouteHandler:

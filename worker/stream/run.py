@@ -190,15 +190,20 @@ def _unready(worker: Worker) -> list[str]:
     """Why the worker cannot do its work yet; called from the HTTP threads."""
     reasons = []
     if not worker.recovered:
-        reasons.append(f"tables are recovering: {worker.recovery_remaining} records to go")
+        reasons.append("tables are recovering" + _to_go(worker.recovery_remaining))
     reasons += [
-        f"{follower.topic} is still being read: {follower.lag} records to go"
+        f"{follower.topic} is still being read{_to_go(follower.lag)}"
         for follower in worker.followers
         if not follower.caught_up.is_set()
     ]
     if not worker.catalog.arms:
         reasons.append("no model is known: run `pilot models apply`")
     return reasons
+
+
+def _to_go(records: int) -> str:
+    """How much is left, where that is known yet."""
+    return f": {records} records to go" if records else ""
 
 
 async def _sweep(worker: Worker) -> None:

@@ -107,7 +107,7 @@ class Sweeper:
         mentioned[key] = event.offset
 
     def users_of(self, window: int) -> list[SpendKey]:
-        """The users of this worker's partitions with a window of the present length from then on, in seconds."""
+        """The users of this worker's partitions that have a window beginning then, in seconds since the epoch."""
         return list(self._windows.get((window, 0), ()))
 
     def sweep(self) -> bool:

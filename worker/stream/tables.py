@@ -60,6 +60,10 @@ class Tables:
         """Every table, the arbiter first."""
         return (self._pending, self._spend, self._arms)
 
+    def sizes(self) -> dict[str, int]:
+        """Keys in the local store by table; windows count apart."""
+        return {table.name: len(table.data) for table in self.all}
+
     @property
     def claim_keys(self) -> dict[str, Callable[[int], bytes]]:
         """By changelog: a key of the partition that no record of ours has, for `worker.stream.fencing`."""
@@ -68,10 +72,6 @@ class Tables:
             self._topics[id(self._spend)]: lambda _: orjson.dumps(self._window_key(SpendKey("", self._offset))),
             self._topics[id(self._arms)]: lambda partition: ShardKey(partition, "", "").pack(),
         }
-
-    def sizes(self) -> dict[str, int]:
-        """Keys in the local store by table; windows count apart."""
-        return {table.name: len(table.data) for table in self.all}
 
     def load_pending(self, _: int, key: bytes) -> Pending | None:
         """A query's record from the local store."""

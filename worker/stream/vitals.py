@@ -38,6 +38,7 @@ class VitalSigns:
         self._worker = worker
         self._settings = settings
         self._book = BudgetBook(settings.budget_window_s)
+        self._book.turn_to(self._current_window())
         self._seen_batch = 1
         self._stored: Iterator[SpendKey] = iter(())
         self._arms: tuple[ArmVitals, ...] = ()

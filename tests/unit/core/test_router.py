@@ -393,3 +393,27 @@ class TestPaper:
         inside = [teaches(f"q{n}", 0.1) for n in range(5_000)]
         assert np.mean(inside) == pytest.approx(0.1, abs=0.015)
         assert inside == [teaches(f"q{n}", 0.1) for n in range(5_000)]
+
+
+class TestOutlook:
+    """How the arms look on recent queries, for people."""
+
+    def test_every_enabled_arm_has_one(self) -> None:
+        """Mean reward, deviation and cost; better and dearer arms look so."""
+        found = router().outlook()
+        assert list(found) == [arm.model for arm in ARMS]
+        rewards, deviations, costs = zip(*found.values(), strict=True)
+        assert sorted(rewards) == list(rewards)
+        assert sorted(costs) == list(costs)
+        assert min(deviations) > 0
+
+    def test_looking_changes_nothing(self) -> None:
+        """The same decisions follow, looked at or not."""
+        seen, unseen = router(), router()
+        for number in range(20):
+            seen.outlook()
+            assert seen.decide(request(number), RICH) == unseen.decide(request(number), RICH)
+
+    def test_nothing_to_look_at(self) -> None:
+        """Without arms there is no outlook."""
+        assert router(arms=()).outlook() == {}

@@ -14,6 +14,8 @@ from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, 
 from aiokafka.producer.producer import AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
 from faust.stores.memory import Store
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
 from faust.tables.table import Table
 from faust.transport.drivers import aiokafka as driver
 from mode.threads import ServiceThread
@@ -58,6 +60,8 @@ def test_other_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (driver.AIOKafkaConsumerThread, "_create_worker_consumer"),
         (driver.AIOKafkaConsumerThread, "on_partitions_assigned"),
         (driver.Consumer, "_new_consumer_thread"),
+        (TableManager, "_recovery"),
+        (Recovery, "active_remaining"),
         (driver.Consumer, "_to_message"),
         (driver.Consumer, "_drain_messages"),
         (driver.Consumer, "ack"),
