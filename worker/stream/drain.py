@@ -82,4 +82,6 @@ def restore(recovery: Any, apply: Restore, tp: Any, records: Iterable[Any]) -> N
         apply(recovery.tp_to_table[tp], tp, fresh)
         recovery.active_offsets[tp] = fresh[-1].offset
     if not recovery.need_recovery():
+        # Only who waits now: left set, it would end the next recovery before it has read anything.
         recovery.signal_recovery_end.set()
+        recovery.signal_recovery_end.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -135,7 +136,7 @@ class Recovery:
         self.active_offsets = Counter({LOG: offset})
         self.tp_to_table = {LOG: "pending"}
         self.ended = 0
-        self.signal_recovery_end = SimpleNamespace(set=self._end)
+        self.signal_recovery_end: Any = SimpleNamespace(set=self._end, clear=lambda: None)
         self._highwater = highwater
 
     def _end(self) -> None:
@@ -160,6 +161,16 @@ class TestRestoring:
         assert recovery.ended == 0
         assert self.restored(recovery, fetched(1, start=3)) == [("pending", 3)]
         assert recovery.ended == 1
+
+    async def test_next_recovery_is_not_ended_by_the_last(self) -> None:
+        """The end wakes who waits for it and leaves no mark for a recovery that follows at once."""
+        recovery = Recovery(highwater=0)
+        recovery.signal_recovery_end = asyncio.Event()
+        waiting = asyncio.create_task(recovery.signal_recovery_end.wait())
+        await asyncio.sleep(0)
+        self.restored(recovery, fetched(1))
+        assert await asyncio.wait_for(waiting, 1)
+        assert not recovery.signal_recovery_end.is_set()
 
     def test_what_the_store_has_is_not_written_again(self) -> None:
         """Records at or below the offset reached are skipped."""
