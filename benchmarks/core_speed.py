@@ -2,8 +2,10 @@
 
 Every system gets the same contexts (d = 26), rewards and costs and one BLAS thread. Ours is the
 whole Router: scores with uncertainty, cost estimates, eligibility, the user's budget and its
-pacing, the verdict with all candidates, and an exact update of reward and cost model. The others
-do what they offer: ParetoBandit prices and paces, the libraries know no money. Times are CPU time
+pacing, the verdict with all candidates, and an exact update of reward and cost model, one by one
+or in micro-batches. A verdict keeps its candidates as columns; `candidates read` makes a row of
+each as well. The others do what they offer: ParetoBandit prices and paces, the libraries know no
+money. Times are CPU time
 of the thread, so other programs disturb less; repetitions of all systems are interleaved, in the
 same process, and medians are printed.
 
@@ -21,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from systems import System, missing
-from systems.pilot import Batches, PilotRouter
+from systems.pilot import CandidateReader, PilotBatches, PilotRouter
 from systems.stream import DIMENSION, Stream, make_prior, make_stream
 from threadpoolctl import threadpool_limits
 
@@ -54,7 +56,7 @@ def cycles_per_s(system: System, stream: Stream) -> float:
     return (len(contexts) - WARM_UP) / (time.thread_time() - began)
 
 
-def batch_cycles_per_s(system: Batches, stream: Stream) -> float:
+def batch_cycles_per_s(system: PilotBatches, stream: Stream) -> float:
     """The same in batches of `BATCH`."""
     starts = range(0, len(stream.contexts) - BATCH + 1, BATCH)
     began = time.thread_time()
@@ -83,6 +85,7 @@ def makers(arms: int, stream: Stream, known: Stream) -> dict[str, Callable[[], S
     short = RouterOptions(costs="table", open_decisions=False, detail="chosen")
     found: dict[str, Callable[[], System]] = {
         OURS: lambda: PilotRouter(warm, limit, queries, options),
+        f"{OURS}, candidates read": lambda: CandidateReader(warm, limit, queries, options),
         f"{OURS}, no candidates": lambda: PilotRouter(warm, limit, queries, short),
         f"{OURS}, cold, open decisions": lambda: PilotRouter(cold, limit, queries, RouterOptions(costs="table")),
     }
@@ -111,8 +114,9 @@ def measure(arms: int, repetitions: int, queries: int) -> dict[str, list[float]]
         for name, make in makers(arms, stream, known).items():
             slow = name.startswith(("river", "MABWiser"))
             figures[name].append(cycles_per_s(make(), few if slow else stream))
-        batches = Batches(make_prior(known, warm=True), stream.allowed_usd * queries, queries)
-        figures[f"{OURS}'s models, batches of {BATCH}"].append(batch_cycles_per_s(batches, stream))
+        options = RouterOptions(costs="table", open_decisions=False)
+        batches = PilotBatches(make_prior(known, warm=True), stream.allowed_usd * queries, queries, options)
+        figures[f"{OURS}, batches of {BATCH}"].append(batch_cycles_per_s(batches, stream))
     return figures
 
 

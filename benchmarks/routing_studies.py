@@ -22,13 +22,16 @@ from rich.table import Table as RichTable
 from studies import Study
 from studies.damage import feedback
 from studies.drift import drift
+from studies.evidence import evidence
 from studies.paper import alphas, learning, spending
 from studies.parts import features, strength
 from studies.stage import Material, Stage
-from studies.votes import preferences
+from studies.users import jumps, late
+from studies.votes import preferences, turned
 from threadpoolctl import threadpool_limits
 
 from worker.core.prior import Prior
+from worker.core.verdict import FloatArray
 from worker.encode import load
 from worker.encode.stored import embed
 from worker.errors import UsageError
@@ -41,17 +44,24 @@ STUDIES: dict[str, Study] = {
     "alphas": alphas,
     "spending": spending,
     "preferences": preferences,
+    "turned": turned,
     "features": features,
     "strength": strength,
     "feedback": feedback,
+    "evidence": evidence,
     "drift": drift,
+    "late": late,
+    "jumps": jumps,
 }
+
+
+LEAST_SHARE = 0.01
 
 
 def stages(material: Material, budgets: list[float], seeds: int) -> Iterator[Stage]:
     """Every split, budget and seed; what is fitted on a split is fitted once."""
     for number in range(len(material.splits)):
-        fitted: dict[int, Prior] = {}
+        fitted: dict[str, Prior] = {}
         for budget in budgets:
             for seed in range(seeds):
                 yield Stage(material, number, seed, budget, fitted)
@@ -82,6 +92,22 @@ def show(title: str, material: Material, found: dict[tuple[str, float], list[tup
     Console(width=150).print(view)
 
 
+def show_choices(name: str, material: Material, runs: list[Run]) -> None:
+    """Which kind of query went to which model; models that no kind sends 1 % to are left out."""
+    table = material.table
+    kinds = np.array(table.labels if table.labels is not None else ["all"] * len(table.prompts))
+    routed = [(kinds[run.outcome.rows], run.outcome.choice) for run in runs if run.outcome.choice is not None]
+    shares: dict[str, FloatArray] = {}
+    for label in np.unique(kinds).tolist():
+        chosen = np.concatenate([choice[(own == label) & (choice >= 0)] for own, choice in routed])
+        shares[label] = np.bincount(chosen, minlength=len(table.models)) / max(len(chosen), 1)
+    used = [k for k in range(len(table.models)) if max(share[k] for share in shares.values()) >= LEAST_SHARE]
+    view = RichTable("label", *(table.models[k] for k in used), title=f"{name}: share of a label's routed rounds")
+    for label, share in shares.items():
+        view.add_row(label, *(f"{share[k]:.2f}" for k in used))
+    Console(width=200).print(view)
+
+
 def main() -> int:
     """Run the studies that were named, all without a name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,6 +116,8 @@ def main() -> int:
     parser.add_argument("--budget", type=float, action="append", help="share of the best model's cost; repeatable")
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--battles", type=float, default=1 / 3, help="share of the train rows that are battles")
+    parser.add_argument("--choices", action="store_true", help="which label's rounds went to which model")
     arguments = parser.parse_args()
     settings = Settings()
     try:
@@ -99,14 +127,19 @@ def main() -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    material = Material(table, embeddings, encoder.identity, splits)
+    material = Material(table, embeddings, encoder.identity, splits, arguments.battles)
     with threadpool_limits(1):
         for name in arguments.study or STUDIES:
-            found = defaultdict(list)
+            found, kept = defaultdict(list), defaultdict(list)
             for stage in stages(material, arguments.budget or [0.113, 0.25, 0.5], arguments.seeds):
                 for run in STUDIES[name](stage):
                     found[run.policy, run.cell.budget].append((measure(run), regret(run)))
+                    kept[run.policy, run.cell.budget].append(run)
             show(f"{table.name}: {name}, {len(splits)} splits", material, found)
+            if not arguments.choices:
+                continue
+            for (variant, budget), runs in kept.items():
+                show_choices(f"{variant} at {budget:.1%}", material, runs)
     return 0
 
 

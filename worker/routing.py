@@ -23,7 +23,7 @@ def options(settings: Settings) -> RouterOptions:
         fallback=settings.fallback,
         quality_floor=settings.quality_floor,
         detail=settings.decision_detail,
-        rewards="paper" if published else "coupled",
+        rewards="paper" if published else settings.reward_model,
         learning_share=settings.learning_share if published else None,
     )
 
@@ -39,6 +39,20 @@ def prior(settings: Settings) -> Prior:
     except UsageError as error:
         raise UsageError(f"PILOT_PRIOR: {error}") from None
     return as_published(artefact) if settings.preset == "paper" else artefact
+
+
+def require_encoder(settings: Settings, artefact: Prior, identity: str) -> None:
+    """Check that this encoder is the one that the artefact was fitted with.
+
+    Raises:
+        UsageError: it is not; the line names both settings.
+    """
+    if artefact.encoder != identity or artefact.projection.embedding_dimension != settings.embedding_dim:
+        raise UsageError(
+            f"PILOT_ENCODER={settings.encoder} with PILOT_EMBEDDING_DIM={settings.embedding_dim} is not the encoder of "
+            f"the prior ({artefact.encoder}, {artefact.projection.embedding_dimension}): set them alike, or build a "
+            "prior with `pilot pretrain texts`"
+        )
 
 
 def load_prior(path: Path | None) -> Prior:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from worker.errors import UsageError
 
@@ -23,7 +24,13 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
 Preset = Literal["default", "paper"]
 PolicyName = Literal["pacing", "zcl", "floor", "unlimited"]
+RewardModel = Literal["coupled", "disjoint"]
 ReserveMode = Literal["expected", "quantile", "worst_case"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+LogUsers = Literal["plain", "hashed", "none"]
+# Settings that say how to reach the brokers: another program of the same deployment needs them too.
+CONNECTION_PREFIXES = ("PILOT_SECURITY_", "PILOT_SASL_", "PILOT_SSL_")
 
 _PRESETS: dict[Preset, dict[str, Any]] = {"default": {}, "paper": {"policy": "zcl", "reserve": "expected"}}
 
@@ -55,6 +62,9 @@ class Settings(BaseModel):
         0.95, description="for policy floor: share of the best model's quality to keep"
     )
     alpha: Annotated[float, Field(ge=0)] | None = Field(None, description="exploration bonus; default by prior")
+    reward_model: RewardModel = Field(
+        "coupled", description="coupled: models learn from each other; disjoint: each alone (LinUCB)"
+    )
     exploration_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="probability of a uniformly drawn eligible model"
     )
@@ -78,12 +88,32 @@ class Settings(BaseModel):
         10.0, description="group session; failover takes this long"
     )
     log_format: Literal["text", "json"] = Field("text", description="logs for people or for machines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
+    log_users: LogUsers = Field("plain", description="user ids in logs and traces: plain, hashed or none")
+    tracing: Literal["off", "otlp"] = Field("off", description="otlp: spans of every query to OTEL_EXPORTER_OTLP_*")
+    security_protocol: SecurityProtocol = Field("PLAINTEXT", description="as Kafka's security.protocol")
+    sasl_mechanism: SaslMechanism | None = Field(None, description="as Kafka's sasl.mechanism")
+    sasl_username: str | None = Field(None, description="for PLAIN and SCRAM")
+    sasl_password: SecretStr | None = Field(None, description="for PLAIN and SCRAM")
+    sasl_password_file: Path | None = Field(None, description="file with the password, instead of it")
+    sasl_token_file: Path | None = Field(None, description="for OAUTHBEARER: file with the token, read anew each time")
+    ssl_cafile: Path | None = Field(None, description="certificates to trust, PEM; default: the system's")
+    ssl_certfile: Path | None = Field(None, description="own certificate chain, PEM, where the broker asks for one")
+    ssl_keyfile: Path | None = Field(None, description="its private key, PEM")
+    ssl_key_password: SecretStr | None = Field(None, description="password of the private key")
+    ssl_check_hostname: bool = Field(True, description="whether the broker's certificate must name its host")
 
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
         preset = _PRESETS.get(values.get("preset", "default"), {})
         return {**preset, **values}
+
+    @model_validator(mode="after")
+    def _security_is_complete(self) -> Self:
+        for name, reason in _contradictions(self):
+            raise ValueError(f"{ENV_PREFIX}{name.upper()}: {reason}")
+        return self
 
     @property
     def effective_worker_id(self) -> str:
@@ -104,9 +134,45 @@ class Settings(BaseModel):
         """Full name of a public topic such as `queries`."""
         return self.topic_prefix + name
 
+    def owner_id(self, partition: int) -> str:
+        """Transactional id of whoever may write the changelogs of a partition."""
+        return f"{self.application_id}-partition-{partition}"
+
     def changelog(self, table: str) -> str:
         """Full name of a table's changelog topic, as Faust names it."""
         return f"{self.application_id}-{table}-changelog"
+
+
+_SECRETS = frozenset(name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None)
+
+
+def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What is missing or in vain among the connection settings, as (setting, reason)."""
+    protocol, mechanism = settings.security_protocol, settings.sasl_mechanism
+    if protocol.startswith("SASL") and mechanism is None:
+        yield "sasl_mechanism", f"needed with PILOT_SECURITY_PROTOCOL={protocol}"
+    if mechanism is not None:
+        yield from _sasl_contradictions(settings, mechanism)
+    files = [name for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile") if getattr(settings, name) is not None]
+    if files and not protocol.endswith("SSL"):
+        yield files[0], f"needs PILOT_SECURITY_PROTOCOL=SSL or SASL_SSL, not {protocol}"
+    if settings.ssl_keyfile is not None and settings.ssl_certfile is None:
+        yield "ssl_certfile", "needed with PILOT_SSL_KEYFILE"
+
+
+def _sasl_contradictions(settings: Settings, mechanism: SaslMechanism) -> Iterator[tuple[str, str]]:
+    wanted = f"needed with PILOT_SASL_MECHANISM={mechanism}"
+    if not settings.security_protocol.startswith("SASL"):
+        protocol = settings.security_protocol
+        yield "sasl_mechanism", f"needs PILOT_SECURITY_PROTOCOL=SASL_SSL or SASL_PLAINTEXT, not {protocol}"
+    if mechanism == "OAUTHBEARER":
+        if settings.sasl_token_file is None:
+            yield "sasl_token_file", wanted
+        return
+    if settings.sasl_username is None:
+        yield "sasl_username", wanted
+    if [settings.sasl_password, settings.sasl_password_file].count(None) != 1:
+        yield "sasl_password", f"{wanted}: either it or PILOT_SASL_PASSWORD_FILE"
 
 
 def load(config: Path | None = None, environ: dict[str, str] | None = None) -> tuple[Settings, dict[str, str]]:
@@ -149,8 +215,12 @@ def _from_environment(environ: dict[str, str]) -> dict[str, Any]:
 
 def _explain(error: ValidationError, env_values: dict[str, Any]) -> str:
     first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "settings"
+    if not first["loc"]:  # of several settings together; the message names one
+        return str(first["ctx"]["error"])
+    name = str(first["loc"][0])
     shown = ENV_PREFIX + name.upper() if name in env_values or name in Settings.model_fields else name
     if first["type"] == "extra_forbidden":
         return f"{shown}: unknown setting"
-    return f"{shown}={first['input']!r}: {first['msg']}"
+    # A secret is not shown even where it is of the wrong type.
+    value = "" if name in _SECRETS else f"={first['input']!r}"
+    return f"{shown}{value}: {first['msg']}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from studies.stage import Stage
-from studies.votes import battles_of
+from studies.votes import battles_of, shared_out
 from worker.core.eligibility import Nanos
 from worker.core.paper import as_published
 from worker.core.policies.zcl import Zcl
@@ -25,10 +25,10 @@ ALPHAS = (0.0, 0.05, 0.1, 0.3, 1.0, 2.0, 5.0)
 
 
 def learning(stage: Stage) -> Iterator[Run]:
-    """PILOT as published and its rivals, learning on a half of the train rows, deployed by `zcl` with bins.
+    """PILOT as published and its rivals, learning on the rows without battles, deployed by `zcl` with bins.
 
-    The other half of the train rows gives the battles. Epoch-greedy learns only in its
-    exploration rounds, about n^(2/3) of n, so what it deploys is explore-only on so many.
+    Epoch-greedy learns only in its exploration rounds, about n^(2/3) of n, so what it
+    deploys is explore-only on so many.
     """
     ours, lessons = _preferred(stage)
     none = as_published(stage.priced(replace(ours, kind="texts", preference=None)))
@@ -75,12 +75,13 @@ def spending(stage: Stage) -> Iterator[Run]:
 
 
 def _preferred(stage: Stage) -> tuple[Prior, np.ndarray]:
-    """The triplet prior from battles on a half of the train rows, and the other half."""
-    half = len(stage.split.train) // 2
-    rows = stage.generator(5).permutation(stage.split.train)
-    battles, embeddings = battles_of(stage, rows[:half])
-    prior = triplet.build(battles, embeddings, encoder_id=stage.material.encoder_id)
-    return stage.priced(prior), rows[half:]
+    """The triplet prior from battles on a share of the train rows, and the other rows."""
+    rows, others = shared_out(stage)
+    key = f"triplet {stage.seed}"
+    if key not in stage.fitted:
+        battles, embeddings = battles_of(stage, rows)
+        stage.fitted[key] = triplet.build(battles, embeddings, encoder_id=stage.material.encoder_id)
+    return stage.priced(stage.fitted[key]), others
 
 
 def _uniform(stage: Stage, router: Router, contexts: FloatArray, rows: np.ndarray) -> Outcome:

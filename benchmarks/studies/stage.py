@@ -25,12 +25,16 @@ AMPLE_USD = 1e3  # a mean cost a query that never binds
 
 @dataclass(frozen=True)
 class Material:
-    """A table, embeddings (n, E) of its prompts, the encoder's id, splits to draw from."""
+    """A table, embeddings (n, E) of its prompts, the encoder's id, splits to draw from.
+
+    `battle_share` of the train rows are battles where a study has both battles and rounds.
+    """
 
     table: Table
     embeddings: FloatArray
     encoder_id: str
     splits: Sequence[Split]
+    battle_share: float
 
 
 @dataclass
@@ -41,7 +45,7 @@ class Stage:
     number: int
     seed: int
     budget: float
-    fitted: dict[int, Prior] = field(default_factory=dict)
+    fitted: dict[str, Prior] = field(default_factory=dict)
 
     @property
     def table(self) -> Table:
@@ -60,8 +64,8 @@ class Stage:
 
     def warm(self, projection: Projection | None = None, *, tasks: bool = False) -> Prior:
         """All scores of the train rows known."""
-        if projection is None and not tasks and self.number in self.fitted:
-            return self.fitted[self.number]
+        if projection is None and not tasks and "warm" in self.fitted:
+            return self.fitted["warm"]
         table, rows = self.table, self.split.train
         labels = table.labels if tasks else None
         prior = build(
@@ -70,7 +74,7 @@ class Stage:
             tasks=None if labels is None else [labels[row] for row in rows], projection=projection,
         )  # fmt: skip
         if projection is None and not tasks:
-            self.fitted[self.number] = prior
+            self.fitted["warm"] = prior
         return prior
 
     def priced(self, prior: Prior | None = None) -> Prior:
@@ -107,10 +111,12 @@ class Stage:
         options: RouterOptions | None = None,
         beliefs: MakeBeliefs | None = None,
         kind: type[Router] = Router,
+        *,
+        open_decisions: bool = False,
     ) -> Router:
         """A router over the table's models."""
         chosen = options or RouterOptions()
-        made = kind(prior, replace(chosen, costs="table", detail="chosen", open_decisions=False), beliefs)
+        made = kind(prior, replace(chosen, costs="table", detail="chosen", open_decisions=open_decisions), beliefs)
         made.set_arms([Arm(model) for model in self.table.models])
         return made
 

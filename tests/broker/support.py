@@ -23,7 +23,7 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.kafka import local, topics
+from worker.kafka import connect, local, topics
 from worker.kafka.listing import budgets_with_spend, models_with_learning
 from worker.settings import Settings
 
@@ -207,16 +207,14 @@ class Client:
         return None if account is None else account["limit_usd"]
 
     async def _start(self) -> None:
-        servers = self.settings.bootstrap_servers
-        self._producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all", max_request_size=LARGEST_FETCH)
+        servers = connect.client_arguments(self.settings)
+        self._producer = AIOKafkaProducer(**servers, acks="all", max_request_size=LARGEST_FETCH)
         await self._producer.start()
         self._reader = AIOKafkaConsumer(
-            bootstrap_servers=servers, max_partition_fetch_bytes=LARGEST_FETCH, isolation_level="read_committed"
+            **servers, max_partition_fetch_bytes=LARGEST_FETCH, isolation_level="read_committed"
         )
         await self._reader.start()
-        self._offsets = AIOKafkaConsumer(
-            bootstrap_servers=servers, group_id=self.settings.application_id, enable_auto_commit=False
-        )
+        self._offsets = AIOKafkaConsumer(**servers, group_id=self.settings.application_id, enable_auto_commit=False)
         await self._offsets.start()
         partitions = await topics.partition_count(self.settings)
         decisions = [TopicPartition(self.settings.topic("decisions"), number) for number in range(partitions)]
@@ -352,7 +350,12 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    broker: str, folder: Path, models: Sequence[Row] = (), partitions: int = 4, **more: Any
+    broker: str,
+    folder: Path,
+    models: Sequence[Row] = (),
+    partitions: int = 4,
+    program: Sequence[str] = ("worker.cli", "worker"),
+    **more: Any,
 ) -> Iterator[Deployment]:
     """A deployment with a running worker, ready if there are models; `more` are its settings."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -365,7 +368,7 @@ def deployed(
         for model in models:
             fields = dict(model)
             client.model(fields.pop("model"), fields.pop("input_usd"), fields.pop("output_usd"), **fields)
-        worker = WorkerProcess(settings, folder / "worker.log")
+        worker = WorkerProcess(settings, folder / "worker.log", program)
         try:
             if models:
                 worker.ready(for_text=False)

@@ -55,3 +55,12 @@ def test_early_rewards_of_the_deployment_bucket_are_not_learned(paper: Deploymen
     paper.client.committed(sent)
 
     assert paper.client.learned("a")["observations"] - before == sum(teaches(query_id, SHARE) for query_id in ids)
+
+
+def test_the_limit_holds_in_both_buckets(paper: Deployment) -> None:
+    """A query that the user cannot pay is rejected, whether it would learn or not."""
+    user = paper.client.user(1e-9)
+    for learns in (True, False):
+        query_id = next(query_id for query_id in iter(lambda: unique("q"), None) if teaches(query_id, SHARE) is learns)
+        decision = paper.client.decide(user, query_id)
+        assert (decision["status"], decision["reason"]) == ("rejected", "budget_exhausted")

@@ -45,7 +45,7 @@ def _processes_of(folder: Path) -> list[int]:
 
 async def test_wire_reads_every_partition_from_the_beginning(deployment: Settings) -> None:
     """What was sent before the reader came is read, in order within a key, whatever its partition."""
-    async with Wire(deployment.bootstrap_servers, deployment.topic_prefix) as wire:
+    async with Wire(deployment) as wire:
         for number in range(40):
             await wire.send("decisions", f"user-{number % 8}".encode(), str(number).encode())
         records = []
@@ -62,7 +62,7 @@ async def test_wire_reads_every_partition_from_the_beginning(deployment: Setting
 
 async def test_misplaced_record_lies_on_another_partition_than_its_key_says(deployment: Settings) -> None:
     """The same key lands elsewhere when it is misplaced."""
-    async with Wire(deployment.bootstrap_servers, deployment.topic_prefix) as wire:
+    async with Wire(deployment) as wire:
         await wire.send("queries", b"user-1", b"home")
         assert await wire.misplace("queries", b"user-1", b"elsewhere")
         places = {}

@@ -315,6 +315,28 @@ def test_other_window_length_is_a_new_budget(team: Team) -> None:
     assert worker.stop() == 0
 
 
+def test_other_window_offset_is_a_new_budget(team: Team) -> None:
+    """With another offset every budget begins anew, and what is still open settles in its own old window."""
+    worker, user = team.ready("first"), team.client.user(100.0)
+    team.client.settle(user, team.client.route(user, "only"), cost_usd=0.25)
+    late = team.client.route(user, "only")
+    assert worker.stop() == 0
+
+    worker = team.ready("first", budget_window_offset_s=1)
+    team.client.settle(user, late, cost_usd=0.125)
+
+    after = team.client.account(user)
+    assert after is not None
+    assert after["window_start"].endswith("T00:00:01.000Z")
+    assert (after["settled_usd"], after["reserved_usd"]) == (0, 0)
+    assert "budget windows had another length or offset" in worker.said()
+    assert team.client.budgets()[user]["settled_usd"] == 0.375
+    shifted = team.settings.model_copy(update={"budget_window_offset_s": 1})
+    rows = team.client.run(budgets_with_spend(shifted))
+    assert [row["settled_usd"] for row in rows if row["user_id"] == user] == [0]
+    assert worker.stop() == 0
+
+
 def test_frozen_worker_leaves(team: Team) -> None:
     """A worker that stood still for longer than its lease ends with 73 when it wakes: others may own its partitions."""
     worker = team.ready("first")

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from tests.unit.core.lives import choice, lookup, parked
 from worker.core.fence import Event, Source
-from worker.core.ledger import Spend
-from worker.core.lifecycle import Choice, Feedback, Pending, decide, feed, park
+from worker.core.lifecycle import Choice, Feedback, ModelLookup, Pending, decide, feed, park
 from worker.stream import effects
 from worker.stream.batch import Journal
-from worker.stream.state import SpendKey, State
+from worker.stream.state import State
 
 QUICK = settings(deadline=None, derandomize=True, max_examples=100)
 WINDOW = 0
@@ -23,10 +22,11 @@ WINDOW = 0
 
 @dataclass(frozen=True)
 class World:
-    """Choices by query offset (None: rejected) and feedback by offset, each about one query."""
+    """Choices and windows by query offset (no choice: rejected) and feedback by offset, each about one query."""
 
     choices: tuple[Choice | None, ...]
     feedback: tuple[tuple[int, Feedback], ...]
+    windows: tuple[int, ...] = ()
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Lane:
 
     world: World
     pending: dict[int, Pending] = field(default_factory=dict)
+    lookup: ModelLookup = lookup
     journal: Journal = field(default_factory=lambda: Journal(State(_nothing, _nothing, _nothing)))
 
     def query(self, offset: int) -> None:
@@ -45,11 +46,11 @@ class Lane:
                 before,
                 decision=b"{}",
                 event=event,
-                window=WINDOW,
+                window=self.world.windows[offset] if self.world.windows else WINDOW,
                 choice=self.world.choices[offset],
                 timestamp=0,
                 parse=lambda value: self.world.feedback[int(value)][1],
-                lookup=lookup,
+                lookup=self.lookup,
             )
         self.pending[offset] = before
         effects.apply(self.journal, 0, "user", before, event, rewarding=True)
@@ -61,7 +62,7 @@ class Lane:
             self.pending[about], _ = park(before, parked(offset, str(offset).encode()), said)
             return
         event = Event(Source.FEEDBACK, offset)
-        self.pending[about], _ = feed(before, said, event, 0, lookup)
+        self.pending[about], _ = feed(before, said, event, 0, self.lookup)
         effects.apply(self.journal, 0, "user", self.pending[about], event, rewarding=True)
 
     def replay(self, queries: int, feedback: int, order: list[bool]) -> None:
@@ -76,14 +77,18 @@ class Lane:
                 self.feedback(feedback)
                 feedback += 1
 
-    @property
-    def spend(self) -> Spend:
-        return self.journal.state.spend.get(0, SpendKey("user", WINDOW)) or Spend()
+    def windows(self) -> dict[int, tuple[int, int, int, int]]:
+        """Settled, reserved, expected and queries of each window that has any."""
+        entries = self.journal.state.spend._entries
+        return {
+            key.window: (spend.settled, spend.reserved, spend.expected, spend.queries)
+            for key, (spend, _) in sorted(entries.items())
+            if spend is not None
+        }
 
     def totals(self) -> dict[str, Any]:
         """Everything that must not depend on order, duplicates or replays."""
-        spend = self.spend
-        found: dict[str, Any] = {"spend": (spend.settled, spend.reserved, spend.expected, spend.queries)}
+        found: dict[str, Any] = {"spend": self.windows()}
         for key, (shard, _) in self.journal.state.shards._entries.items():
             if shard is None:
                 continue
@@ -134,7 +139,8 @@ def worlds(draw: st.DrawFn) -> World:
         st.lists(st.sampled_from([choice(), choice("large", reservation=7, expected=3), None]), min_size=1, max_size=3)
     )
     about = st.tuples(st.integers(0, len(choices) - 1), feedbacks)
-    return World(tuple(choices), tuple(draw(st.lists(about, max_size=8))))
+    windows = sorted(draw(st.sampled_from([WINDOW, WINDOW + 60, WINDOW + 120])) for _ in choices)
+    return World(tuple(choices), tuple(draw(st.lists(about, max_size=8))), tuple(windows))
 
 
 orders = st.lists(st.booleans(), max_size=12)

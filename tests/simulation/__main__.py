@@ -1,4 +1,4 @@
-"""Many worlds: `python -m tests.simulation --worlds 100000 --seed 1`."""
+"""Many worlds: `python -m tests.simulation --worlds 100000 --seed 1`, or as many as fit into `--seconds`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ import time
 from tests.simulation.machine import Variant
 from tests.simulation.test_simulation import failures
 
+_STEP = 500
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     options = parser.parse_args()
-    began, wrong = time.monotonic(), 0
-    for seed, found in failures(Variant(), options.worlds, options.seed):
-        wrong += 1
-        print(seed, *found, sep="\n  ")
-    print(f"{options.worlds} worlds, {wrong} wrong, {time.monotonic() - began:.0f} s")
+    began, done, wrong = time.monotonic(), 0, 0
+    while done < options.worlds and time.monotonic() - began < options.seconds:
+        for seed, found in failures(Variant(), _STEP, options.seed, first=done):
+            wrong += 1
+            print(seed, *found, sep="\n  ")
+        done += _STEP
+    print(f"seed {options.seed}: {done} worlds, {wrong} wrong, {time.monotonic() - began:.0f} s")
     return 1 if wrong else 0
 
 

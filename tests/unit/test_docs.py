@@ -10,7 +10,8 @@ import pytest
 
 from worker.core.verdict import Exclusion, Reason
 from worker.errors import DeadLetterCode, ExitCode
-from worker.kafka import topics
+from worker.kafka import rights, topics
+from worker.kafka.rights import Role
 from worker.observe import records
 from worker.observe.prometheus import PrometheusObserver
 from worker.settings import ENV_PREFIX, Settings
@@ -75,3 +76,17 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     """A file that is moved takes its links along."""
     targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text("utf-8"))
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("role", get_args(Role))
+def test_the_security_page_lists_exactly_the_rights(role: Role) -> None:
+    """Whoever grants by hand grants what `pilot topics acls` prints."""
+    page = (ROOT / "docs" / "security.md").read_text("utf-8").partition("## Rights")[2].partition("\n## ")[0]
+    everything = [topic.name for topic in topics.declared(Settings())]
+    granted, current = set(), ""
+    for first, resources, operations in re.findall(r"^\|([^|]*)\|([^|]*)\|([^|]*)\|$", page, re.MULTILINE):
+        current = next(iter(quoted(first)), current)
+        if current == role and "its own" not in resources:
+            names = everything if "every topic" in resources else quoted(resources)
+            granted |= {(name, operation.strip()) for name in names for operation in operations.split(",")}
+    assert granted == {(right.name, right.operation) for right in rights.needed(Settings(), role)}

@@ -23,12 +23,12 @@ def test_every_setting_arrives() -> None:
     environ = {
         "PILOT_POLICY": "floor", "PILOT_QUALITY_FLOOR": "0.9", "PILOT_ALPHA": "0.7", "PILOT_EXPLORATION_RATE": "0.1",
         "PILOT_RESERVE": "worst_case", "PILOT_RESERVE_QUANTILE": "0.8", "PILOT_FALLBACK": "cheapest",
-        "PILOT_DECISION_DETAIL": "chosen",
+        "PILOT_DECISION_DETAIL": "chosen", "PILOT_REWARD_MODEL": "disjoint",
     }  # fmt: skip
     options = routing.options(load(environ=environ)[0])
     assert (options.policy, options.quality_floor, options.alpha) == ("floor", 0.9, 0.7)
     assert (options.exploration_rate, options.reserve, options.reserve_quantile) == (0.1, "worst_case", 0.8)
-    assert (options.fallback, options.detail) == ("cheapest", "chosen")
+    assert (options.fallback, options.detail, options.rewards) == ("cheapest", "chosen", "disjoint")
 
 
 def test_preset_paper_brings_its_parts() -> None:

@@ -37,6 +37,7 @@ CONTRACT_DEFAULTS: dict[str, Any] = {
     "preset": "default",
     "policy": "pacing",
     "quality_floor": 0.95,
+    "reward_model": "coupled",
     "exploration_rate": 0,
     "learning_share": 0.1,
     "reserve": "quantile",
@@ -134,6 +135,7 @@ class TestRefused:
             ("PILOT_RESERVE", "worst-case"),
             ("PILOT_FALLBACK", "best"),
             ("PILOT_DECISION_DETAIL", "none"),
+            ("PILOT_REWARD_MODEL", "paper"),
             ("PILOT_HTTP_PORT", "65536"),
             ("PILOT_HTTP_PORT", "eighty"),
             ("PILOT_QUALITY_FLOOR", "0"),
@@ -198,3 +200,64 @@ class TestNames:
         """Unless it is given a name of its own."""
         assert load(PILOT_HTTP_PORT="81").effective_worker_id == f"{socket.gethostname()}-81"
         assert load(PILOT_WORKER_ID="w-1").effective_worker_id == "w-1"
+
+
+class TestSecurity:
+    """Connection settings that contradict each other are refused with one line that names the setting."""
+
+    @pytest.mark.parametrize(
+        ("given", "line"),
+        [
+            ({"SECURITY_PROTOCOL": "SASL_SSL"}, "PILOT_SASL_MECHANISM: needed with PILOT_SECURITY_PROTOCOL=SASL_SSL"),
+            (
+                {"SASL_MECHANISM": "PLAIN"},
+                "PILOT_SASL_MECHANISM: needs PILOT_SECURITY_PROTOCOL=SASL_SSL or SASL_PLAINTEXT, not PLAINTEXT",
+            ),
+            (
+                {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "SASL_PASSWORD": "x"},
+                "PILOT_SASL_USERNAME: needed with PILOT_SASL_MECHANISM=PLAIN",
+            ),
+            (
+                {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "x"},
+                "PILOT_SASL_PASSWORD: needed with PILOT_SASL_MECHANISM=PLAIN: either it or PILOT_SASL_PASSWORD_FILE",
+            ),
+            (
+                {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "OAUTHBEARER"},
+                "PILOT_SASL_TOKEN_FILE: needed with PILOT_SASL_MECHANISM=OAUTHBEARER",
+            ),
+            (
+                {"SSL_CAFILE": "ca.pem"},
+                "PILOT_SSL_CAFILE: needs PILOT_SECURITY_PROTOCOL=SSL or SASL_SSL, not PLAINTEXT",
+            ),
+            (
+                {"SECURITY_PROTOCOL": "SSL", "SSL_KEYFILE": "own.key"},
+                "PILOT_SSL_CERTFILE: needed with PILOT_SSL_KEYFILE",
+            ),
+        ],
+        ids=["no mechanism", "no SASL", "no name", "no password", "no token", "no TLS", "no certificate"],
+    )
+    def test_contradictions(self, given: dict[str, str], line: str) -> None:
+        """Nothing is guessed."""
+        assert complaint(**{f"PILOT_{name}": value for name, value in given.items()}) == line
+
+    def test_secrets_are_not_shown(self) -> None:
+        """Neither where settings are printed nor where one is refused."""
+        secret = "a secret"
+        given = {
+            "PILOT_SECURITY_PROTOCOL": "SASL_SSL", "PILOT_SASL_MECHANISM": "PLAIN", "PILOT_SASL_USERNAME": "ann",
+            "PILOT_SASL_PASSWORD": secret,
+        }  # fmt: skip
+        found = load(**given)
+        assert found.sasl_password is not None
+        assert found.sasl_password.get_secret_value() == secret
+        for shown in (repr(found), str(found), found.model_dump_json(), str(found.model_dump())):
+            assert secret not in shown
+        assert secret not in complaint(**given, PILOT_ALPHA="-1")
+
+    def test_a_secret_of_the_wrong_type_is_not_shown_either(self, tmp_path: Path) -> None:
+        """A number in the file is refused by its name alone."""
+        config = tmp_path / "own.toml"
+        config.write_text("sasl_password = 123456789\n")
+        said = complaint(config)
+        assert said.startswith("PILOT_SASL_PASSWORD: ")
+        assert "123456789" not in said

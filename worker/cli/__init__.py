@@ -18,7 +18,7 @@ from worker.errors import ExitCode, OperationFailed, UsageError, WorkerMustStop
 
 def main() -> None:
     """Entry point of the console script."""
-    # Its retries would hide our one line; `pilot worker` sets up its own logging.
+    # Its retries would hide our one line; `pilot worker` sets up its own logging instead.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     sys.exit(run(sys.argv[1:]))
 

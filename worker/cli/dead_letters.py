@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from worker.cli.output import Row, json_option, show, timestamp
 from worker.cli.root import effective_settings
+from worker.cli.times import Rfc3339
 from worker.errors import DeadLetterCode
 
 if TYPE_CHECKING:
@@ -28,24 +28,9 @@ _HEADINGS = {
 }
 
 
-class _Rfc3339(click.ParamType):
-    """A point in time, as milliseconds since the epoch."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no RFC 3339 time such as 2026-01-31T08:00:00Z", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} has no time zone; end it with Z or an offset", param, ctx)
-        return round(moment.timestamp() * 1000)
-
-
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     code = click.option("--code", type=click.Choice([code.value for code in DeadLetterCode]), help="Only this code.")
-    since = click.option("--since", type=_Rfc3339(), help="Only those set aside at or after this RFC 3339 time.")
+    since = click.option("--since", type=Rfc3339(), help="Only those set aside at or after this RFC 3339 time.")
     return code(since(command))
 
 
@@ -59,7 +44,7 @@ def dead_letters() -> None:
 @json_option
 def list_letters(code: str | None, since: int | None, *, as_json: bool) -> None:
     """List them, one line each."""
-    rows: list[Row] = [_summary(letter) for letter in _read(code, since, ())]
+    rows: list[Row] = [summary(letter) for letter in _read(code, since, ())]
     show(rows, _HEADINGS, as_json=as_json, empty="no dead letters")
 
 
@@ -69,7 +54,7 @@ def list_letters(code: str | None, since: int | None, *, as_json: bool) -> None:
 def show_letters(offsets: tuple[int, ...], code: str | None, since: int | None) -> None:
     """Show the records at OFFSETS of the dead-letter topic in full; without OFFSETS, all."""
     for letter in _read(code, since, offsets):
-        for name, value in _summary(letter).items():
+        for name, value in summary(letter).items():
             print(f"{name}: {value}")
         print(f"sent_at: {timestamp(letter.source_timestamp)}")
         for name, content in letter.headers:
@@ -102,7 +87,8 @@ def _read(code: str | None, since: int | None, offsets: tuple[int, ...]) -> list
     return letters
 
 
-def _summary(letter: DeadLetter) -> Row:
+def summary(letter: DeadLetter) -> Row:
+    """One dead letter as the lists show it, without its value."""
     return {
         "offset": letter.offset,
         "set_aside_at": timestamp(letter.timestamp),

@@ -118,4 +118,10 @@ def _report(report: Mapping[str, Any]) -> None:
         if isinstance(value, list) and value and isinstance(value[0], dict):
             show(value, {column: column for column in value[0]}, as_json=False, empty=name)
         else:
-            print(f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+            print(f"{name}: {_line(value)}")
+
+
+def _line(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {each}" for name, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

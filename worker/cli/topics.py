@@ -1,13 +1,17 @@
-"""`pilot topics`: create the topics, check them."""
+"""`pilot topics`: create the topics, check them, say who needs which rights on them."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 
 from worker.cli.root import effective_settings
 from worker.errors import OperationFailed
+
+if TYPE_CHECKING:
+    from worker.kafka.rights import Role
 
 
 @click.group()
@@ -47,3 +51,15 @@ def check() -> None:
     if differences:
         raise OperationFailed(f"{len(differences)} differences from what is needed")
     print("all topics are as needed")
+
+
+@topics.command()
+@click.argument("role", type=click.Choice(["producer", "reader", "worker", "operator"]))
+@click.option("--principal", metavar="TYPE:NAME", help="Who gets the rights. Default: User:pilot-ROLE.")
+def acls(role: Role, principal: str | None) -> None:
+    """Print the `kafka-acls` commands that give ROLE its least rights; nothing is changed."""
+    settings = effective_settings()
+    from worker.kafka import rights
+
+    for line in rights.commands(settings, role, principal or f"User:pilot-{role}"):
+        print(line)

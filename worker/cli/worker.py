@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
 from worker.cli.root import effective_settings
@@ -15,6 +13,4 @@ def worker() -> None:
     settings = effective_settings()
     from worker.stream.run import run
 
-    # A worker rate-limits this logger instead of muting it.
-    logging.getLogger("aiokafka").setLevel(logging.NOTSET)
     run(settings)

@@ -55,8 +55,10 @@ class Profile:
 
     def share(self, elapsed: float) -> float:
         """F(elapsed), linear within a bin."""
-        position = min(max(elapsed, 0.0), 1.0) * BINS
-        index = min(int(position), BINS - 1)
+        if elapsed >= 1.0:
+            return 1.0
+        position = max(elapsed, 0.0) * BINS
+        index = int(position)
         before, after = self._cumulative[index], self._cumulative[index + 1]
         return before + (after - before) * (position - index)
 
@@ -73,13 +75,14 @@ class Demand:
 
     def note(self, account: Account) -> None:
         """Count the query that this account is about to be charged for."""
-        if account.elapsed < self._elapsed - 0.5:
+        elapsed = account.elapsed
+        if elapsed < self._elapsed - 0.5:
             self._close()
-        self._elapsed = max(self._elapsed, account.elapsed)
+        self._elapsed = max(self._elapsed, elapsed)
         if account.queries == 0:
             self._users += 1
         self._queries += 1
-        self.profile.note(account.elapsed)
+        self.profile.note(elapsed)
 
     def _close(self) -> None:
         counted = self._past.queries + self._queries

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from worker.core.eligibility import Nanos
 from worker.core.router import Router
@@ -28,11 +27,8 @@ class Batch:
 
     def decide(self, index: int, account: Account | None, bounds: Nanos | None = None) -> Verdict:
         """The verdict on one of the queries; `account` and `bounds` as for `Router.decide`."""
-        return self._router.decide(self._requests[index], account, bounds, partial(self._weighed, index))
-
-    def _weighed(self, index: int) -> Weighed:
         row = index - self._first
         if self._revision != self._router.revision or not 0 <= row < len(self._rows):
             self._rows = self._router.weigh_many(self._requests[index:])
             self._first, self._revision, row = index, self._router.revision, 0
-        return self._rows[row]
+        return self._router.decide(self._requests[index], account, bounds, self._rows[row])

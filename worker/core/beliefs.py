@@ -73,7 +73,8 @@ class LearnedBeliefs:
         self._table = costs == "table"
         dimension = prior.projection.dimension
         self._nothing = ArmStatistics.zeros(dimension)
-        self.known = [model in prior.statistics for model in self._models]
+        self._start = prior.arms(self._models)
+        self.known = [model in self._start for model in self._models]
         self.rewards: RewardModel = (
             CoupledArms(len(arms), dimension, prior.hyper)
             if rewards == "coupled"
@@ -86,9 +87,6 @@ class LearnedBeliefs:
             else PricedTokens(arms, dimension, quantile, expected_output_tokens(prior, arms))
         )
         self.refresh({})
-
-    def _prior_of(self, model: str) -> ArmStatistics:
-        return self._prior.statistics.get(model, self._nothing)
 
     def _mean_costs(self) -> FloatArray:
         """By the prior's price list; an arm that it lacks costs what the others do on average."""
@@ -103,7 +101,7 @@ class LearnedBeliefs:
         if not self._models:
             return
         live = [statistics.get(model, self._nothing) for model in self._models]
-        priors = [self._prior_of(model) for model in self._models]
+        priors = [self._start.get(model, self._nothing) for model in self._models]
         sums = [_sum(p.reward, s.reward) for p, s in zip(priors, live, strict=True)]
         if isinstance(self.rewards, CoupledArms) and outstanding:
             nothing = self._nothing.reward.A

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from worker.core.arms import USD_PER_MTOK, Arm
-from worker.core.downdate import downdate
+from worker.core.downdate import Groups, downdate, downdate_many
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -29,12 +29,20 @@ _TINY_USD = 1e-12  # what a free call counts as where a log or a ratio is taken
 _LOG_LIMIT = 25.0  # e^25: beyond any count of tokens; keeps an extreme extrapolation finite
 
 
-class CostEstimate(NamedTuple):
-    """USD per arm, each of shape (K,) or (n, K).
+class QueryCost(NamedTuple):
+    """USD of one query per arm, K values each: for so few, lists are faster than arrays.
 
     `expected` is the mean after the bias correction, `quantile` what the call stays
     below with the chosen probability, `predicted` the mean before the correction.
     """
+
+    expected: list[float]
+    quantile: list[float]
+    predicted: list[float]
+
+
+class CostEstimate(NamedTuple):
+    """The same for n queries, each of shape (n, K)."""
 
     expected: FloatArray
     quantile: FloatArray
@@ -48,14 +56,17 @@ class CostPort(Protocol):
     def mean_costs(self) -> FloatArray:
         """Mean cost of a call in USD before any feedback, shape (K,)."""
 
-    def estimate(self, x: FloatArray, input_tokens: float) -> CostEstimate:
+    def estimate(self, x: FloatArray, input_tokens: float) -> QueryCost:
         """The cost of one query, context of shape (d,)."""
 
     def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:
-        """The costs of n queries, contexts of shape (n, d), tokens of shape (n,)."""
+        """The costs of n queries, equal up to rounding: contexts of shape (n, d), tokens of shape (n,)."""
 
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
         """Learn an outcome of arm k: output tokens (`PricedTokens`) or USD (`LogCost`)."""
+
+    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
+        """The same at once: contexts (K, m, d) padded by arm, outcomes (n,) in their order."""
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
         """Note a settled call beside its prediction before bias; acts at the next `freeze`."""
@@ -97,14 +108,15 @@ class LogRidge:
             raise ValueError(f"{len(sums)} sums for {arms} arms")
         A = np.array([moments.A for moments in sums]).reshape(arms, dimension, dimension)
         b = np.array([moments.b for moments in sums]).reshape(arms, dimension) + _RIDGE * self._start
-        self._inverse = np.linalg.inv(A + _RIDGE * np.eye(dimension))
+        inverse = np.linalg.inv(A + _RIDGE * np.eye(dimension))
+        self._inverse: FloatArray = (inverse + inverse.transpose(0, 2, 1)) / 2
         self.theta = np.einsum("kij,kj->ki", self._inverse, b)
         self._calls = [moments.n for moments in sums]
         squares = np.array([moments.squares for moments in sums])
         fitted = np.einsum("kd,kd->k", self.theta, b)
         misfit = np.maximum(squares + _RIDGE * (self._start**2).sum(axis=1) - fitted, 0.0)
         self._misfit: list[float] = misfit.tolist()
-        self.spread = np.array([_spread(*pair) for pair in zip(self._misfit, self._calls, strict=True)])
+        self.spread = [_spread(*pair) for pair in zip(self._misfit, self._calls, strict=True)]
 
     def learn(self, k: int, x: FloatArray, log_outcome: float) -> float:
         """Rank-one form of the same solve, including the sum of squares that it misses; the arm's new spread."""
@@ -117,6 +129,15 @@ class LogRidge:
         calls, misfit = self._calls[k], self._misfit[k] = self._calls[k] + 1, self._misfit[k] + error * error / f
         spread = self.spread[k] = _spread(misfit, calls)
         return spread
+
+    def learn_many(self, groups: Groups, X: FloatArray, log_outcomes: FloatArray) -> None:
+        """`learn` for many outcomes, equal up to rounding: contexts (K, m, d) and logs (K, m), padded by arm."""
+        errors: FloatArray = log_outcomes - np.matvec(X, self.theta)
+        steps, missed = downdate_many(self._inverse, X, errors, 1.0)
+        self.theta += steps
+        self._calls = [calls + count for calls, count in zip(self._calls, groups.counts, strict=True)]
+        self._misfit = [misfit + miss for misfit, miss in zip(self._misfit, missed.tolist(), strict=True)]
+        self.spread = [_spread(*pair) for pair in zip(self._misfit, self._calls, strict=True)]
 
 
 def _spread(misfit: float, calls: int) -> float:
@@ -144,7 +165,8 @@ class _Bias:
         self._predicted[k] += predicted_usd
 
     def freeze(self) -> None:
-        self.factor = (self._true0 + self._true) / (self._predicted0 + self._predicted)
+        factor = (self._true0 + self._true) / (self._predicted0 + self._predicted)
+        self.factor: list[float] = factor.tolist()
 
 
 class _LearnedCost:
@@ -163,18 +185,20 @@ class _LearnedCost:
         self._bias = _Bias(mean_costs, calibration)
         self._z = NormalDist().inv_cdf(quantile)
         self._rise = self._rises()
+        self._least = [1.0] * len(mean_costs)  # the smallest outcome, for it has a log
 
-    def _rises(self) -> FloatArray:
-        """Quantile ÷ mean of each arm's outcome, shape (K,)."""
-        rises: FloatArray = np.exp(self._z * self._ridge.spread)
-        return rises
+    def _rises(self) -> list[float]:
+        """Quantile ÷ mean of each arm's outcome."""
+        return [math.exp(self._z * spread) for spread in self._ridge.spread]
 
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
-        spread = self._ridge.learn(k, x, math.log(max(outcome, self._smallest(k))))
+        spread = self._ridge.learn(k, x, math.log(max(outcome, self._least[k])))
         self._rise[k] = math.exp(self._z * spread)
 
-    def _smallest(self, _k: int) -> float:
-        return 1.0
+    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
+        least = [self._least[k] for k in groups.arms]
+        self._ridge.learn_many(groups, X, groups.padded(np.log(np.maximum(outcomes, least))))
+        self._rise = self._rises()
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
         self._bias.settle(k, true_usd, predicted_usd)
@@ -187,10 +211,15 @@ class _LearnedCost:
         self._rise = self._rises()
         self._bias.reset(true_usd, predicted_usd)
 
-    def _outcomes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Mean (before bias) and quantile of the outcome: (K,) or (n, K)."""
-        mean = np.exp(np.minimum(x.dot(self._ridge.theta.T), _LOG_LIMIT))
-        return mean, mean * self._rise
+    def _means(self, x: FloatArray) -> list[float]:
+        """Mean outcome of each arm, before bias."""
+        logs: list[float] = self._ridge.theta.dot(x).tolist()
+        return [math.exp(min(log, _LOG_LIMIT)) for log in logs]
+
+    def _means_many(self, X: FloatArray) -> FloatArray:
+        """The same of n queries, shape (n, K)."""
+        means: FloatArray = np.exp(np.minimum(X.dot(self._ridge.theta.T), _LOG_LIMIT))
+        return means
 
 
 class PricedTokens(_LearnedCost):
@@ -218,22 +247,32 @@ class PricedTokens(_LearnedCost):
         self._input = np.array([arm.input_usd_per_mtok for arm in arms], dtype=np.float64) * USD_PER_MTOK
         self._output = np.array([arm.output_usd_per_mtok for arm in arms], dtype=np.float64) * USD_PER_MTOK
         self._most = np.array([arm.max_output_tokens or np.inf for arm in arms], dtype=np.float64)
+        self._prices = list(
+            zip(*(a.tolist() for a in (self._request, self._input, self._output, self._most)), strict=True)
+        )
         mean_costs = self._request + self._input * TYPICAL_INPUT_TOKENS + self._output * np.minimum(tokens, self._most)
         super().__init__(dimension, tokens, mean_costs, calibration, quantile)
 
-    def estimate(self, x: FloatArray, input_tokens: float) -> CostEstimate:
-        """The cost of one query in USD, arrays of shape (K,)."""
-        return self._priced(x, self._request + self._input * input_tokens)
+    def estimate(self, x: FloatArray, input_tokens: float) -> QueryCost:
+        """The cost of one query in USD."""
+        found = QueryCost([], [], [])
+        columns = zip(self._means(x), self._rise, self._bias.factor, self._prices, strict=True)
+        for mean, rise, factor, (request, per_input, per_output, most) in columns:
+            prompt = request + per_input * input_tokens
+            predicted = prompt + per_output * min(mean, most)
+            expected = predicted * factor
+            found.expected.append(expected)
+            found.quantile.append(max(prompt + per_output * min(mean * rise, most), expected))
+            found.predicted.append(predicted)
+        return found
 
     def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:
         """The costs of n queries in USD, arrays of shape (n, K)."""
-        return self._priced(X, self._request + self._input * input_tokens[:, None])
-
-    def _priced(self, x: FloatArray, prompt_usd: FloatArray) -> CostEstimate:
-        mean, high = self._outcomes(x)
-        predicted = prompt_usd + self._output * np.minimum(mean, self._most)
+        means = self._means_many(X)
+        prompts = self._request + self._input * input_tokens[:, None]
+        predicted = prompts + self._output * np.minimum(means, self._most)
         expected = predicted * self._bias.factor
-        quantile = prompt_usd + self._output * np.minimum(high, self._most)
+        quantile = prompts + self._output * np.minimum(means * self._rise, self._most)
         return CostEstimate(expected, np.maximum(quantile, expected), predicted)
 
 
@@ -256,19 +295,17 @@ class LogCost(_LearnedCost):
     ) -> None:
         floored = np.maximum(mean_costs, _TINY_USD)
         super().__init__(dimension, floored, mean_costs, calibration, quantile)
+        self._least = [_least(mean) for mean in mean_costs.tolist()]
 
-    def _smallest(self, k: int) -> float:
-        return _least(float(self.mean_costs[k]))
-
-    def estimate(self, x: FloatArray, input_tokens: float) -> CostEstimate:  # noqa: ARG002 - the port's signature
-        """The cost of one query in USD, arrays of shape (K,)."""
-        return self._dollars(x)
+    def estimate(self, x: FloatArray, input_tokens: float) -> QueryCost:  # noqa: ARG002 - the port's signature
+        """The cost of one query in USD."""
+        predicted = self._means(x)
+        expected = [mean * factor for mean, factor in zip(predicted, self._bias.factor, strict=True)]
+        columns = zip(predicted, self._rise, expected, strict=True)
+        return QueryCost(expected, [max(mean * rise, usual) for mean, rise, usual in columns], predicted)
 
     def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:  # noqa: ARG002 - the port's
         """The costs of n queries in USD, arrays of shape (n, K)."""
-        return self._dollars(X)
-
-    def _dollars(self, x: FloatArray) -> CostEstimate:
-        predicted, high = self._outcomes(x)
+        predicted = self._means_many(X)
         expected = predicted * self._bias.factor
-        return CostEstimate(expected, np.maximum(high, expected), predicted)
+        return CostEstimate(expected, np.maximum(predicted * self._rise, expected), predicted)

@@ -1,13 +1,14 @@
 """Coupled linear arms: θ_k = μ + δ_k, one part that all arms share and one of each arm's own.
 
-The data stay per-arm sums, only the solve couples them, exactly, by block elimination
-of δ. All inner quantities are whitened with the own-part variances (x' = S_d^½ x), so
-the prior precision of δ is the identity:
+The data stay per-arm sums, only the solve couples them, exactly, by block elimination of δ.
+S_d and S_s are the prior variances of the own and of the shared part, both diagonal:
 
-    M_k = I + A_k/σ²       u_k = M_k⁻¹ b_k/σ²      Q = S_d/S_s + Σ_k (I − M_k⁻¹)
-    μ = Q⁻¹ (S_d/S_s·m + Σ_k u_k)     θ_k = u_k + M_k⁻¹ μ     Cov_k = M_k⁻¹ + M_k⁻¹ Q⁻¹ M_k⁻¹
+    N_k = (S_d⁻¹ + A_k/σ²)⁻¹     u_k = N_k b_k/σ²     Q = S_s⁻¹ + Σ_k (S_d⁻¹ − S_d⁻¹ N_k S_d⁻¹)
+    R = S_d⁻¹ Q⁻¹ S_d⁻¹           ν = R (S_d S_s⁻¹ m + Σ_k u_k) = S_d⁻¹ μ̂
+    θ_k = u_k + N_k ν             Cov_k = N_k + N_k R N_k
 
-An arm without data has M_k = I and u_k = 0: it starts at the arms' mean, wide.
+The solve itself is whitened by S_d, so its matrices are near the identity. An arm without
+data has N_k = S_d and u_k = 0: it starts at the arms' mean, wide.
 
 Decisions whose feedback is still outstanding narrow the deviation and leave the mean
 alone: without them a router asks the same uncertain arm until the first answers come.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.core.downdate import downdate
+from worker.core.downdate import downdate_many
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -31,6 +32,9 @@ class Hyper:
 
     The intercept, always the last coordinate, has wide variances of its own: with narrow
     ones a cold router never tries the strong arm. `m` is the prior mean of its shared part.
+    The `tasks` coordinates from `task_first` on, indicators of the caller's labels, have
+    their own too: a label tells models apart and hardly anything else does, so one variance
+    for all would believe too little in the label and too much in the rest.
     """
 
     tau_d2: float = 0.01
@@ -39,64 +43,103 @@ class Hyper:
     intercept_d2: float = 1.0
     intercept_s2: float = 1.0
     m: float = 0.6
+    task_d2: float = 0.01
+    task_s2: float = 0.03
+    task_first: int = 0
+    tasks: int = 0
 
     def own(self, dimension: int) -> FloatArray:
         """The diagonal of S_d, shape (dimension,)."""
-        return _diagonal(dimension, self.tau_d2, self.intercept_d2)
+        return self._diagonal(dimension, self.tau_d2, self.task_d2, self.intercept_d2)
 
     def shared(self, dimension: int) -> FloatArray:
         """The diagonal of S_s, shape (dimension,)."""
-        return _diagonal(dimension, self.tau_s2, self.intercept_s2)
+        return self._diagonal(dimension, self.tau_s2, self.task_s2, self.intercept_s2)
 
     def mean(self, dimension: int) -> FloatArray:
         """The prior mean of μ, shape (dimension,)."""
-        return _diagonal(dimension, 0.0, self.m)
+        return self._diagonal(dimension, 0.0, 0.0, self.m)
+
+    def _diagonal(self, dimension: int, context: float, task: float, intercept: float) -> FloatArray:
+        values = np.full(dimension, context)
+        values[self.task_first : self.task_first + self.tasks] = task
+        values[-1] = intercept
+        return values
 
 
-def _diagonal(dimension: int, context: float, intercept: float) -> FloatArray:
-    values = np.full(dimension, context)
-    values[-1] = intercept
-    return values
+class _Uncertainty:
+    """N_k of every arm and R."""
 
+    def __init__(self, evidence: FloatArray, own: FloatArray, ratio: FloatArray) -> None:
+        """Invert; `evidence` is A_k/σ² of shape (K, d, d), `own` the diagonal of S_d, `ratio` that of S_d/S_s."""
+        root = np.sqrt(own)
+        self._ratio, self._whitening = np.diag(ratio), root[:, None] * root
+        inverse = np.linalg.inv(np.eye(len(own)) + evidence * self._whitening)
+        self._keep((inverse + inverse.transpose(0, 2, 1)) / 2 * self._whitening)
+        self.couple()
 
-class _Precision:
-    """M_k⁻¹ of every arm and Q⁻¹, in whitened coordinates."""
-
-    def __init__(self, evidence: FloatArray, ratio: FloatArray) -> None:
-        """Invert; `evidence` is A_k/σ² of shape (K, d, d), `ratio` the diagonal of S_d/S_s."""
-        identity = np.eye(len(ratio))
-        inverse = np.linalg.inv(identity + evidence)
-        self.m_inverse: FloatArray = (inverse + inverse.transpose(0, 2, 1)) / 2
-        q_inverse = np.linalg.inv(np.diag(ratio) + (identity - self.m_inverse).sum(axis=0))
-        self.q_inverse: FloatArray = (q_inverse + q_inverse.T) / 2
+    def _keep(self, N: FloatArray) -> None:
+        self.N = N
         # The same memory as two dimensions: one matrix-vector product for all arms.
-        self.flat = self.m_inverse.reshape(-1, len(ratio))
+        self.flat = N.reshape(-1, N.shape[2])
+        # Buffers of `add`, and views of them: slicing takes as long as arithmetic here.
+        d = N.shape[2]
+        self._rows, blocks, self._products = np.empty((2, d)), np.zeros((2, 2 * d)), np.empty((2 * d, d))
+        self._blocks, self._scaled = blocks.T, (blocks[0, :d], blocks[1, d:])
+        self._g, self._v = self._rows
+        self._halves = self._products[:d], self._products[d:]
 
-    def copy(self) -> _Precision:
-        twin = object.__new__(_Precision)
-        twin.m_inverse, twin.q_inverse = self.m_inverse.copy(), self.q_inverse.copy()
-        twin.flat = twin.m_inverse.reshape(self.flat.shape)
+    def couple(self) -> None:
+        """R from the N_k."""
+        identity = np.eye(len(self._ratio))
+        inverse = np.linalg.inv(self._ratio + len(self.N) * identity - self.N.sum(axis=0) / self._whitening)
+        self.R: FloatArray = (inverse + inverse.T) / 2 / self._whitening
+        self._covariance: FloatArray | None = None
+
+    def copy(self) -> _Uncertainty:
+        twin = object.__new__(_Uncertainty)
+        twin._ratio, twin._whitening = self._ratio, self._whitening
+        twin._keep(self.N.copy())
+        twin.R, twin._covariance = self.R.copy(), self._covariance
         return twin
 
-    def add(self, k: int, z: FloatArray, noise: float) -> tuple[FloatArray, float]:
-        """M_k += zzᵀ/noise by rank-one updates; returns g = M_k⁻¹z and f = noise + zᵀg of before."""
-        inverse = self.m_inverse[k]
-        g = inverse.dot(z)
-        f = noise + float(z.dot(g))
-        downdate(inverse, g, f)
-        v = self.q_inverse.dot(g)
-        downdate(self.q_inverse, v, f + float(g.dot(v)))
+    def add(self, k: int, x: FloatArray, noise: float) -> tuple[FloatArray, float]:
+        """N_k and R after one more row x of this noise, by Sherman–Morrison; returns g = N_k x and f = noise + xᵀg.
+
+        N_k −= ggᵀ/f and R −= vvᵀ/(f + gᵀv), v = Rg: both outer products come from one product of
+        block matrices, for calls cost more than arithmetic here. g lies in a buffer until the next call.
+        """
+        self._covariance = None
+        N, R, g, v = self.N[k], self.R, self._g, self._v
+        N.dot(x, g)
+        f = noise + float(x.dot(g))
+        R.dot(g, v)
+        g_scaled, v_scaled = self._scaled
+        np.divide(g, f, g_scaled)
+        np.divide(v, f + float(g.dot(v)), v_scaled)
+        self._blocks.dot(self._rows, self._products)
+        g_product, v_product = self._halves
+        np.subtract(N, g_product, N)
+        np.subtract(R, v_product, R)
         return g, f
 
-    def variance(self, g: FloatArray, z: FloatArray) -> FloatArray:
-        """zᵀCov_k z of shape (K,), from the rows g_k = M_k⁻¹z."""
-        variance: FloatArray = np.vecdot(g.dot(self.q_inverse) + z, g)
+    def add_many(self, X: FloatArray, errors: FloatArray, noise: float) -> FloatArray:
+        """The same for rows X (K, m, d) of all arms; returns what they add to the u_k, shape (K, d)."""
+        steps, _ = downdate_many(self.N, X, errors, noise)
+        self.couple()
+        return steps
+
+    def variance(self, g: FloatArray, x: FloatArray) -> FloatArray:
+        """xᵀCov_k x of shape (K,), from the rows g_k = N_k x."""
+        variance: FloatArray = np.vecdot(g.dot(self.R), g)
+        variance += g.dot(x)
         return variance
 
     def covariance(self) -> FloatArray:
-        """Cov_k of shape (K, d, d)."""
-        covariance: FloatArray = self.m_inverse + self.m_inverse @ self.q_inverse @ self.m_inverse
-        return covariance
+        """Cov_k of shape (K, d, d); kept until the next observation."""
+        if self._covariance is None:
+            self._covariance = self.N + self.N @ self.R @ self.N
+        return self._covariance
 
 
 class CoupledArms:
@@ -106,10 +149,9 @@ class CoupledArms:
         self.arms = arms
         self.dimension = dimension
         self.hyper = hyper or Hyper()
-        own = self.hyper.own(dimension)
-        self._scale = np.sqrt(own)
-        self._ratio = own / self.hyper.shared(dimension)
-        self._anchor = self._ratio * self.hyper.mean(dimension) / self._scale
+        self._own = self.hyper.own(dimension)
+        self._ratio = self._own / self.hyper.shared(dimension)
+        self._anchor = self._ratio * self.hyper.mean(dimension)
         self._solve(np.zeros((arms, dimension, dimension)), np.zeros((arms, dimension)))
 
     def refresh(self, sums: Sequence[Moments], outstanding: Sequence[FloatArray] = ()) -> None:
@@ -126,63 +168,72 @@ class CoupledArms:
         b = np.array([moments.b for moments in sums]).reshape(self.arms, self.dimension)
         self._solve(A, b)
         if outstanding:
-            self._spread = self._precision(A + np.array(outstanding))
+            self._spread = self._uncertainty(A + np.array(outstanding))
 
-    def _precision(self, A: FloatArray) -> _Precision:
-        return _Precision(A * (self._scale[:, None] * self._scale / self.hyper.sigma2), self._ratio)
+    def _uncertainty(self, A: FloatArray) -> _Uncertainty:
+        return _Uncertainty(A / self.hyper.sigma2, self._own, self._ratio)
 
     def _solve(self, A: FloatArray, b: FloatArray) -> None:
-        self._settled = self._precision(A)
+        self._settled = self._uncertainty(A)
         # With nothing open the deviation reads the same matrices.
         self._spread = self._settled
-        self._u = np.einsum("kij,kj->ki", self._settled.m_inverse, b * (self._scale / self.hyper.sigma2))
+        self._u = np.einsum("kij,kj->ki", self._settled.N, b / self.hyper.sigma2)
         self._pull = self._anchor + self._u.sum(axis=0)
-        self._mu = self._settled.q_inverse @ self._pull
+        self._nu = self._settled.R.dot(self._pull)
 
     def score(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Expected reward and its standard deviation, each of shape (K,)."""
-        z = x * self._scale
         # The method `dot` costs half of what `@` does on arrays this small.
-        g = self._settled.flat.dot(z).reshape(self.arms, self.dimension)
-        mean = self._u.dot(z) + g.dot(self._mu)
+        g = self._settled.flat.dot(x).reshape(self.arms, self.dimension)
+        mean = self._u.dot(x)
+        mean += g.dot(self._nu)
         if self._spread is not self._settled:
-            g = self._spread.flat.dot(z).reshape(self.arms, self.dimension)
-        return mean, np.sqrt(self._spread.variance(g, z))
+            g = self._spread.flat.dot(x).reshape(self.arms, self.dimension)
+        variance = self._spread.variance(g, x)
+        return mean, np.sqrt(variance, variance)
 
     def score_many(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
         """`score` for contexts of shape (n, d): two arrays of shape (n, K)."""
-        Z = X * self._scale
-        theta = self._u + self._settled.m_inverse @ self._mu
-        variance = np.vecdot(Z @ self._spread.covariance(), Z)
-        return Z @ theta.T, np.sqrt(variance.T)
+        G = X.dot(self._spread.covariance().reshape(-1, self.dimension).T)
+        variance = np.vecdot(G.reshape(len(X), self.arms, self.dimension), X[:, None, :])
+        return X.dot(self.coefficients.T), np.sqrt(variance)
 
     def learn(self, k: int, x: FloatArray, r: float, opened: float = 0.0) -> None:
         """Learn reward r of arm k in context x of shape (d,): rank-one, no solve.
 
         `opened` is the weight with which this decision was opened before.
         """
-        z = x * self._scale
         u = self._u[k]
-        error = r - float(z.dot(u))
+        error = r - float(x.dot(u))
         if self._spread is not self._settled and opened < 1.0:
-            self._spread.add(k, z, self.hyper.sigma2 / (1.0 - opened))
-        g, f = self._settled.add(k, z, self.hyper.sigma2)
+            self._spread.add(k, x, self.hyper.sigma2 / (1.0 - opened))
+        g, f = self._settled.add(k, x, self.hyper.sigma2)
         step = g * (error / f)
         u += step
         self._pull += step
-        self._mu = self._settled.q_inverse.dot(self._pull)
+        self._nu = self._settled.R.dot(self._pull)
+
+    def learn_many(self, X: FloatArray, outcomes: FloatArray) -> None:
+        """`learn` for many rewards, none opened before: contexts (K, m, d) and outcomes (K, m), padded by arm."""
+        errors: FloatArray = outcomes - np.matvec(X, self._u)
+        if self._spread is not self._settled:
+            self._spread.add_many(X, errors, self.hyper.sigma2)
+        steps = self._settled.add_many(X, errors, self.hyper.sigma2)
+        self._u += steps
+        self._pull += steps.sum(axis=0)
+        self._nu = self._settled.R.dot(self._pull)
 
     def open(self, k: int, x: FloatArray, weight: float = 1.0) -> None:
         """Narrow the deviation by a decision for arm k whose reward is to come.
 
-        `weight`, above 0, is the probability that it comes; `refresh` forgets what was opened.
+        `weight`, above 0, is how many such rewards are expected; `refresh` forgets what was opened.
         """
         if self._spread is self._settled:
             self._spread = self._settled.copy()
-        self._spread.add(k, x * self._scale, self.hyper.sigma2 / weight)
+        self._spread.add(k, x, self.hyper.sigma2 / weight)
 
     @property
     def coefficients(self) -> FloatArray:
-        """θ̂ of every arm in the coordinates of the context, shape (K, d)."""
-        theta: FloatArray = (self._u + self._settled.m_inverse @ self._mu) * self._scale
+        """θ̂ of every arm, shape (K, d)."""
+        theta: FloatArray = self._u + self._settled.N @ self._nu
         return theta

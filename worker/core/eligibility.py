@@ -27,7 +27,8 @@ EXCLUSIONS: Final[tuple[Exclusion | None, ...]] = (
 ELIGIBLE, NOT_ALLOWED, MISSING_TAG, CONTEXT_WINDOW, UNBOUNDED, MAX_COST, BUDGET, THRESHOLD = range(8)
 NO_BOUND: Final = -1
 BYTES_PER_TOKEN: Final = 4
-_LARGEST_NANOS = 4e18  # of an amount: keeps an absurd estimate inside 64 bits and still above any limit
+_LARGEST_NANOS = 4 * 10**18  # of an amount: keeps an absurd estimate inside 64 bits and still above any limit
+_LARGEST_USD = _LARGEST_NANOS / NANOS_PER_USD
 
 
 def nanos(usd: FloatArray) -> Nanos:
@@ -35,9 +36,9 @@ def nanos(usd: FloatArray) -> Nanos:
     return np.minimum(np.rint(usd * NANOS_PER_USD), _LARGEST_NANOS).astype(np.int64)
 
 
-def amounts(usd: FloatArray) -> list[int]:
-    """The same for the few arms of one query, shape (K,)."""
-    return [round(min(value * NANOS_PER_USD, _LARGEST_NANOS)) for value in usd.tolist()]
+def amounts(usd: list[float]) -> list[int]:
+    """The same for the few arms of one query."""
+    return [round(value * NANOS_PER_USD) if value < _LARGEST_USD else _LARGEST_NANOS for value in usd]
 
 
 def prompt_tokens(request: Request) -> int | None:

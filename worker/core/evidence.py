@@ -1,9 +1,10 @@
 """Hyper-parameters of the coupled arms by marginal likelihood of the sufficient statistics.
 
 Maximises ln p(rewards | τ_d², τ_s², σ²) plus a log-normal hyper-prior (centres as in
-`Hyper`, one e-fold of deviation). The intercept's variances stay as they are: evidence
-would narrow them, and a router that starts narrow never tries the strong arm. Meant for
-priors with data; while a router without one explores, the centres are the values.
+`Hyper`, one e-fold of deviation). Task indicators have a τ_d² and a τ_s² of their own. The
+intercept's variances stay as they are: evidence would narrow them, and a router that starts
+narrow never tries the strong arm. Meant for priors with data; while a router without one
+explores, the centres are the values.
 """
 
 from __future__ import annotations
@@ -18,16 +19,15 @@ from worker.core.coupled import Hyper
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
-_CENTRES = np.log([Hyper().tau_d2, Hyper().tau_s2, Hyper().sigma2])
 _REACH = np.log(300.0)  # bounds, to each side of the centre
-_STEPS = 200
+_STEPS = 70  # for each dimension of the search
 _TOLERANCE = 1e-4  # of the objective, in nats
 
 
 def log_evidence(sums: Sequence[Moments], hyper: Hyper) -> float:
     """Log of p(all rewards | hyper), the arms' sums with prior data included, in nats.
 
-    In the whitened coordinates of `coupled`: −n/2·ln 2πσ² − Σr²/2σ²
+    Whitened by S_d, with M_k = I + A_k/σ²: −n/2·ln 2πσ² − Σr²/2σ²
     + ½[Σ b_kᵀu_k/σ² + hᵀμ̂ − mᵀS_s⁻¹m] − ½[ln|S_s/S_d| + Σ ln|M_k| + ln|Q|].
     """
     return _evidence(*_stacked(sums), hyper)
@@ -47,15 +47,25 @@ def choose(sums: Sequence[Moments], start: Hyper | None = None) -> Hyper:
 
 def maximise(evidence: Callable[[Hyper], float], start: Hyper) -> Hyper:
     """The hyper-parameters of highest evidence + log hyper-prior; the intercept values of `start` are kept."""
+    centres = _logs(Hyper(), start)
 
     def loss(point: FloatArray) -> float:
-        bounded = _bounded(point)
-        prior = -0.5 * float(((bounded - _CENTRES) ** 2).sum())
+        bounded = np.clip(point, centres - _REACH, centres + _REACH)
+        prior = -0.5 * float(((bounded - centres) ** 2).sum())
         # Outside the bounds the value goes on as at the edge, less the distance: a simplex finds its way back.
         return float(np.abs(point - bounded).sum()) - prior - evidence(_at(bounded, start))
 
-    values = np.log([start.tau_d2, start.tau_s2, start.sigma2])
-    return _at(_bounded(_minimum(loss, values)), start)
+    found = _minimum(loss, _logs(start, start))
+    return _at(np.clip(found, centres - _REACH, centres + _REACH), start)
+
+
+def _names(hyper: Hyper) -> tuple[str, ...]:
+    """What is searched for: without task indicators their variances change nothing."""
+    return ("tau_d2", "tau_s2", "sigma2", *(("task_d2", "task_s2") if hyper.tasks else ()))
+
+
+def _logs(hyper: Hyper, start: Hyper) -> FloatArray:
+    return np.log([getattr(hyper, name) for name in _names(start)])
 
 
 def _stacked(sums: Sequence[Moments]) -> tuple[FloatArray, FloatArray, int, float]:
@@ -78,21 +88,15 @@ def _evidence(A: FloatArray, b: FloatArray, n: int, squares: float, hyper: Hyper
     return -0.5 * (n * math.log(2 * math.pi * noise) + squares / noise - quadratic + logs)
 
 
-def _bounded(point: FloatArray) -> FloatArray:
-    inside: FloatArray = np.clip(point, _CENTRES - _REACH, _CENTRES + _REACH)
-    return inside
-
-
 def _at(point: FloatArray, hyper: Hyper) -> Hyper:
-    tau_d2, tau_s2, sigma2 = np.exp(point).tolist()
-    return replace(hyper, tau_d2=tau_d2, tau_s2=tau_s2, sigma2=sigma2)
+    return replace(hyper, **dict(zip(_names(hyper), np.exp(point).tolist(), strict=True)))
 
 
 def _minimum(loss: Callable[[FloatArray], float], start: FloatArray) -> FloatArray:
-    """Nelder–Mead: three smooth dimensions need no gradient."""
+    """Nelder–Mead: a few smooth dimensions need no gradient."""
     simplex = np.vstack([start, start + np.eye(len(start))])
     values = np.array([loss(point) for point in simplex])
-    for _ in range(_STEPS):
+    for _ in range(_STEPS * len(start)):
         order = values.argsort()
         simplex, values = simplex[order], values[order]
         if values[-1] - values[0] < _TOLERANCE:

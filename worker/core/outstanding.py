@@ -2,6 +2,7 @@
 
 While feedback is late, a bonus that waits for it sends query after query to the same
 uncertain arm. Counting open decisions in the deviation, and not in the mean, stops that.
+A worker sees only the decisions of its own lanes; it takes the others' to be like them.
 """
 
 from __future__ import annotations
@@ -31,18 +32,24 @@ class _Open:
 
 
 class Outstanding:
-    """The open decisions of one worker, by model. Contexts have shape (d,)."""
+    """The open decisions of one worker, by model. Contexts have shape (d,).
+
+    `share`, above 0 and at most 1, is this worker's part of all decisions.
+    """
 
     def __init__(self, dimension: int) -> None:
+        self.share = 1.0
         self._dimension = dimension
         self._open: dict[str, _Open] = {}
         self._seen: dict[str, int] = {}
+        self._due: dict[str, float] = {}
         self._rewarded = self._expired = 0
 
     @property
     def weight(self) -> float:
-        """The share of decisions that get a reward in time."""
-        return (_PRIOR_CALLS + self._rewarded) / (_PRIOR_CALLS + self._rewarded + self._expired)
+        """Rewards to come of all workers for each decision that is open here."""
+        rewarded = (_PRIOR_CALLS + self._rewarded) / (_PRIOR_CALLS + self._rewarded + self._expired)
+        return rewarded / self.share
 
     def add(self, model: str, context: FloatArray, at_s: float) -> None:
         """A decision for this model at this time."""
@@ -63,9 +70,13 @@ class Outstanding:
             self._open[model].forget()
 
     def learned(self, model: str, rewards: int) -> None:
-        """All rewards ever learned of this model, wherever; what is new since the last call came now."""
-        self.rewarded(model, rewards - self._seen.get(model, 0))
-        self._seen[model] = rewards
+        """All rewards ever learned of this model, wherever; what is new since the last call came now.
+
+        Of these this worker's share closes decisions of its own.
+        """
+        due = self._due.get(model, 0.0) + self.share * (rewards - self._seen.get(model, 0))
+        self._seen[model], self._due[model] = rewards, due - int(due)
+        self.rewarded(model, int(due))
 
     def sums(self) -> dict[str, FloatArray]:
         """Σ w ψψᵀ of each model's open decisions, arrays of shape (d, d)."""

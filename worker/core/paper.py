@@ -15,8 +15,9 @@ import numpy as np
 
 from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.beliefs import expected_output_tokens
-from worker.core.costs import CostEstimate
+from worker.core.costs import CostEstimate, QueryCost
 from worker.core.disjoint import DisjointArms
+from worker.core.downdate import Groups
 from worker.core.draw import uniforms
 from worker.core.prior import PreferencePrior, Prior
 from worker.core.statistics import ArmStatistics, Moments
@@ -56,10 +57,10 @@ class MeanCosts:
         """Cost in USD of a call with an empty prompt, shape (K,)."""
         return self._request + self._output * self.tokens
 
-    def estimate(self, x: FloatArray, input_tokens: float) -> CostEstimate:  # noqa: ARG002 - the port's signature
+    def estimate(self, x: FloatArray, input_tokens: float) -> QueryCost:  # noqa: ARG002 - the port's signature
         """The cost of one query: no quantile and no correction, the mean is all there is."""
-        usd = self.mean_costs + self._input * input_tokens
-        return CostEstimate(usd, usd, usd)
+        usd = (self.mean_costs + self._input * input_tokens).tolist()
+        return QueryCost(usd, usd, usd)
 
     def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:  # noqa: ARG002 - the port's
         """The costs of n queries, arrays of shape (n, K)."""
@@ -68,6 +69,9 @@ class MeanCosts:
 
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
         """Means come from the sums of all shards, see `PaperBeliefs.refresh`."""
+
+    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
+        """As `learn`."""
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
         """There is no bias to learn."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import resources
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from worker.core.coupled import Hyper
 from worker.core.kinds import Clusters, Tasks
+from worker.core.pairs import PairSums
 from worker.core.projection import Projection
 from worker.core.statistics import ArmStatistics, Moments, StatisticsError
 from worker.core.verdict import FloatArray
 
-VERSION = 1
+VERSION = 2
 PriorKind = Literal["none", "table", "battles", "texts", "triplet"]
 _Arrays = dict[str, NDArray[Any]]
 # What zipfile, zlib and NumPy raise over damaged bytes, an unknown compression or encryption included.
@@ -49,8 +50,9 @@ class PreferencePrior:
 class Prior:
     """A prior for the arms in `models`; other arms start at the mean of all.
 
-    `statistics` are the sums of the pre-training data by model and `log_costs` the
-    moments of their log cost in USD, both empty without data. `contexts`, float64 of
+    `statistics` are the sums of a table's rewards by model, `battles` those of votes by pair
+    of models, and `log_costs` the moments of log cost in USD by model: each only where there
+    was such data; `arms` reads either. `hyper` is what suits them. `contexts`, float64 of
     shape (m, d), is a sample of queries to plan with. `mean_costs` in USD and
     `calibration`, s_k = Σ true ÷ Σ predicted cost, are by model where costs were known.
     `input_tokens` is the mean of the prompts' estimated length.
@@ -61,6 +63,7 @@ class Prior:
     contexts: FloatArray
     models: tuple[str, ...] = ()
     statistics: Mapping[str, ArmStatistics] = field(default_factory=dict)
+    battles: PairSums | None = None
     hyper: Hyper = field(default_factory=Hyper)
     log_costs: Mapping[str, Moments] = field(default_factory=dict)
     mean_costs: Mapping[str, float] = field(default_factory=dict)
@@ -83,6 +86,16 @@ class Prior:
     def observations(self) -> int:
         """Rewards that the statistics hold."""
         return sum(arm.reward.n for arm in self.statistics.values())
+
+    def arms(self, models: Sequence[str], hyper: Hyper | None = None) -> dict[str, ArmStatistics]:
+        """What is known of these models before feedback; a model that it does not know is left out.
+
+        Sums from battles hold for a coupled solve of exactly these models with exactly these
+        hyper-parameters, its own if None: ask again when either changes.
+        """
+        if self.battles is not None:
+            return self.battles.arms(models, hyper or self.hyper)
+        return {model: self.statistics[model] for model in models if model in self.statistics}
 
     def save(self, path: Path) -> None:
         """Write the artefact. A file that was there is replaced only by a complete one."""
@@ -109,6 +122,7 @@ class Prior:
             "input_tokens": self.input_tokens,
             "learned": [model for model in self.models if model in self.statistics],
             "priced": [model for model in self.models if model in self.log_costs],
+            "battles": None if self.battles is None else _battle_meta(self.battles),
             "report": dict(self.report),
         }
 
@@ -126,8 +140,9 @@ class Prior:
             if model in self.statistics:
                 arrays[f"arm.{index}"] = np.frombuffer(self.statistics[model].pack(), np.uint8)
             if model in self.log_costs:
-                costs = ArmStatistics(Moments.zeros(self.projection.dimension), self.log_costs[model])
-                arrays[f"cost.{index}"] = np.frombuffer(costs.pack(), np.uint8)
+                arrays[f"cost.{index}"] = _packed(self.log_costs[model])
+        for index, moments in enumerate(() if self.battles is None else self.battles.pairs.values()):
+            arrays[f"pair.{index}"] = _packed(moments)
         if self.preference is not None:
             arrays["preference.theta"] = self.preference.theta
             arrays["preference.strength"] = self.preference.strength
@@ -145,6 +160,19 @@ class Prior:
                 return _read(file, str(path))
         except OSError as error:
             raise PriorError(f"{path}: {error.strerror}; name a file that `pilot pretrain` wrote") from None
+
+
+def _battle_meta(battles: PairSums) -> dict[str, Any]:
+    return {
+        "pairs": list(battles.pairs),
+        "vote_noise": battles.vote_noise,
+        "log_determinant": battles.log_determinant,
+        "foreign": battles.foreign,
+    }
+
+
+def _packed(moments: Moments) -> NDArray[np.uint8]:
+    return np.frombuffer(ArmStatistics(moments, Moments.zeros(moments.dimension)).pack(), np.uint8)
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -187,13 +215,21 @@ def _prior(arrays: _Arrays, meta: dict[str, Any]) -> Prior:
         models=models,
         statistics={m: _unpacked(arrays, "arm", models.index(m)) for m in meta["learned"]},
         hyper=Hyper(**meta["hyper"]),
-        log_costs={m: _unpacked(arrays, "cost", models.index(m)).log_tokens for m in meta["priced"]},
+        battles=_battles(arrays, meta),
+        log_costs={m: _unpacked(arrays, "cost", models.index(m)).reward for m in meta["priced"]},
         mean_costs=meta["mean_costs"],
         calibration=meta["calibration"],
         input_tokens=meta["input_tokens"],
         preference=preference,
         report=meta["report"],
     )
+
+
+def _battles(arrays: _Arrays, meta: dict[str, Any]) -> PairSums | None:
+    if (said := meta["battles"]) is None:
+        return None
+    pairs = {(a, b): _unpacked(arrays, "pair", index).reward for index, (a, b) in enumerate(said["pairs"])}
+    return PairSums(tuple(meta["models"]), pairs, said["vote_noise"], said["log_determinant"], said["foreign"])
 
 
 def _projection(arrays: _Arrays, meta: dict[str, Any]) -> Projection:

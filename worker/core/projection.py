@@ -47,6 +47,11 @@ class Projection:
         kinds = sum(block.dimension for block in (self.tasks, self.clusters) if block is not None)
         return len(self.components) + kinds + self.constant
 
+    @property
+    def task_span(self) -> tuple[int, int]:
+        """Position of the first task indicator in a context, and their number."""
+        return len(self.components), 0 if self.tasks is None else self.tasks.dimension
+
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change with anything that changes a context."""

@@ -18,6 +18,7 @@ from worker.core.arrivals import Demand
 from worker.core.beliefs import Beliefs, CostModel, LearnedBeliefs, RewardKind
 from worker.core.costs import TYPICAL_INPUT_TOKENS
 from worker.core.coupled import CoupledArms
+from worker.core.downdate import Groups
 from worker.core.draw import uniforms
 from worker.core.eligibility import (
     BUDGET,
@@ -51,6 +52,8 @@ PLAN_EVERY_EARLY = 25  # while scores still move
 EARLY_REWARDS = 2_000
 OUTLOOK_QUERIES = 64  # enough for a mean, and a few milliseconds with a hundred arms
 _EXPLORATION = b"exploration"
+# A named tuple's own constructor is a Python function and takes twice as long.
+_fast = tuple.__new__
 
 MakeBeliefs = Callable[[Sequence[Arm]], Beliefs]
 
@@ -106,13 +109,14 @@ class Router:
         self._quantile = options.reserve != "expected"
         self._may_overdraw = options.fallback == "cheapest" and not self._bounded
         self._detailed = options.detail == "full"
+        self._share = options.learning_share
         self._prior = prior
         self._make_beliefs = make_beliefs or self._learned_beliefs
         published = options.rewards == "paper"
         usual_alpha = PAPER_ALPHA if published else ALPHA[prior.kind]
         self._alpha = usual_alpha if options.alpha is None else options.alpha
         self._policy: Policy = create(options.policy, options.quality_floor, published=published)
-        self._explorer: Policy = self._policy if options.learning_share is None else Unlimited()
+        self._explorer: Policy = self._policy if self._share is None else Unlimited()
         self._demand = Demand()
         self._typical_tokens = prior.input_tokens or TYPICAL_INPUT_TOKENS
         self._reservoir = Reservoir(prior.contexts, self._typical_tokens)
@@ -174,6 +178,37 @@ class Router:
             if predicted_usd is not None:
                 self._beliefs.costs.settle(k, cost_usd, predicted_usd)
 
+    def observe_many(
+        self,
+        models: Sequence[str],
+        contexts: FloatArray,
+        rewards: FloatArray,
+        costs_usd: FloatArray,
+        predicted_usd: FloatArray,
+    ) -> None:
+        """`observe` for n complete outcomes at once, equal up to rounding; contexts (n, d), the rest of shape (n,)."""
+        columns = zip(contexts, rewards.tolist(), costs_usd.tolist(), predicted_usd.tolist(), strict=True)
+        if self.options.open_decisions:  # each has its own weight
+            for model, outcome in zip(models, columns, strict=True):
+                self.observe(model, *outcome)
+            return
+        arms = [self._index[model] for model in models]
+        groups = Groups(arms, len(self._arms))
+        padded = groups.padded(contexts)
+        self._beliefs.rewards.learn_many(padded, groups.padded(rewards))
+        self._beliefs.costs.learn_many(groups, padded, costs_usd)
+        for k, (_, _, cost, predicted) in zip(arms, columns, strict=True):
+            self._beliefs.costs.settle(k, cost, predicted)
+        self.observations += len(arms)
+        self.revision += 1
+
+    def serve(self, share: float) -> None:
+        """Say which share of all traffic this worker serves, 0 to 1; 0: unknown, taken as all.
+
+        It sees only its own open decisions and scales them up.
+        """
+        self._outstanding.share = share or 1.0
+
     def freeze(self) -> None:
         """From now on decide by what is known: no bonus, no forced pulls."""
         self._frozen = True
@@ -218,7 +253,7 @@ class Router:
         request: Request,
         account: Account | None,
         bounds: Nanos | None = None,
-        weighed: Callable[[], Weighed] | None = None,
+        weighed: Weighed | None = None,
     ) -> Verdict:
         """Choose a model for one query.
 
@@ -227,23 +262,25 @@ class Router:
             account: the user's window before it; None or without limit: no budget.
             bounds: the most that each enabled arm can cost, in nano-dollars, -1 where
                 unknown, for arms without a price list; None: from prices and tokens.
-            weighed: the query as `weigh_many` has it, see `Batch`; None: weighed here.
+            weighed: the query as `weigh_many` found it at this `revision`, see `Batch`; None: weighed here.
         """
         if account is not None and account.left is None:
             self._demand.note(account)
-        tokens = self._tokens(request)
+        known = prompt_tokens(request)
+        tokens = self._typical_tokens if known is None else known
         self._reservoir.add(request.context, tokens)
         if not self._arms:
             return Verdict("no_model", (), self._policy.name)
         if self._until_plan <= 0:
             self._plan()
-            tokens = self._tokens(request)
+            tokens, weighed = self._tokens(request), None
         self._until_plan -= 1
-        own = self._weigh(request.context, tokens) if weighed is None else weighed()
+        if weighed is None:
+            weighed = self._weigh(request.context, tokens)
         limited = account if account is not None and account.limit is not None else None
         if self._bounded:
-            own = self._secured(request, limited, own, bounds)
-        return self._judge(request, limited, own)
+            weighed = self._secured(request, limited, weighed, bounds)
+        return self._judge(request, limited, weighed)
 
     def weigh_many(self, requests: Sequence[Request]) -> list[Weighed]:
         """What is believed of these queries now, for as long as `revision` stays.
@@ -252,7 +289,7 @@ class Router:
         """
         if self._opens:
             return [self._weigh(requests[0].context, self._tokens(requests[0]))]
-        contexts = np.array([request.context for request in requests])
+        contexts = np.concatenate([request.context for request in requests]).reshape(len(requests), -1)
         tokens = np.array([self._tokens(request) for request in requests])
         return weigh_many(self._beliefs, self._alpha, contexts, tokens, quantile=self._quantile)
 
@@ -270,13 +307,10 @@ class Router:
         self._typical_tokens = float(self._reservoir.tokens.mean())
         mean, deviation = self._beliefs.rewards.score_many(self._reservoir.contexts)
         costs = self._beliefs.costs.estimate_many(self._reservoir.contexts, self._reservoir.tokens)
-        exploits = self._frozen or self.options.learning_share is not None
+        self._cheapest_usd = float(costs.expected.min(axis=1).mean())
+        exploits = self._frozen or self._share is not None
         score = mean if exploits else mean + self._alpha * deviation
         self._policy.plan(Sample(mean, score, costs.expected))
-
-    def _explores(self, query_id: str) -> bool:
-        """Whether this query gets a bonus: all do, none after `freeze`, or those of the learning bucket."""
-        return not self._frozen and teaches(query_id, self.options.learning_share)
 
     def _secured(self, request: Request, limited: Account | None, weighed: Weighed, bounds: Nanos | None) -> Weighed:
         """The same with bounds reserved."""
@@ -302,19 +336,22 @@ class Router:
     def _choose(self, request: Request, limited: Account | None, weighed: Weighed, codes: Codes) -> Verdict:
         eligible = self._screen.eligible(codes)
         left = 1.0 if limited is None else self._demand.left(limited)
-        explores = self._explores(request.query_id)
+        # All queries get a bonus, none after `freeze`, or those of the learning bucket.
+        explores = not self._frozen and (self._share is None or teaches(request.query_id, self._share))
         policy = self._explorer if explores else self._policy
         score = weighed.optimistic if explores else weighed.mean
-        arm, price, threshold = policy.choose(
-            View(request.query_id, score, weighed.expected, eligible, limited, left, request.user_id)
-        )
+        fields = (request.query_id, score, weighed.expected, eligible, limited, left, request.user_id)
+        view = _fast(View, fields)
+        arm, price, threshold = policy.choose(view)
         if threshold is not None:
             exclude(codes, threshold, THRESHOLD)
             eligible = self._screen.eligible(codes)
-        if explores and self.options.learning_share is None:
-            forced = self._forced.due(eligible)
+        if explores and self._share is None:
+            forced = self._forced.due(view, eligible, self._cheapest_usd)
             arm = arm if forced is None else forced
-        arm, propensity = self._explore(request.query_id, arm, eligible)
+        propensity = 1.0
+        if self.options.exploration_rate > 0:
+            arm, propensity = self._explore(request.query_id, arm, eligible)
         self._forced.pulled(arm)
         if self._opens:
             self._open(arm, request)
@@ -329,8 +366,6 @@ class Router:
 
     def _explore(self, query_id: str, greedy: int, eligible: Mask) -> tuple[int, float]:
         rate = self.options.exploration_rate
-        if rate <= 0:
-            return greedy, 1.0
         options = [k for k, allowed in enumerate(eligible) if allowed]
         whether, which = uniforms(query_id, _EXPLORATION)
         arm = options[int(which * len(options))] if whether < rate else greedy
@@ -345,11 +380,12 @@ class Router:
         return self._routed(weighed, codes, arm, 1.0, None)
 
     def _routed(self, weighed: Weighed, codes: Codes, arm: int, propensity: float, price: float | None) -> Verdict:
-        return Verdict(
+        fields = (
             None, self._candidates(weighed, codes), self._policy.name, self._arms[arm].model,
             weighed.mean[arm], weighed.deviation[arm], propensity,
             to_nanos(weighed.expected[arm]), to_nanos(weighed.predicted[arm]), weighed.reserved[arm], price,
         )  # fmt: skip
+        return _fast(Verdict, fields)
 
     def _candidates(self, weighed: Weighed, codes: Codes) -> Collection[Candidate]:
         return Candidates(self._arms, weighed, codes) if self._detailed else ()

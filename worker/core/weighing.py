@@ -37,14 +37,9 @@ def weigh(beliefs: Beliefs, alpha: float, context: FloatArray, tokens: float, *,
     means, deviations = beliefs.rewards.score(context)
     estimate = beliefs.costs.estimate(context, tokens)
     mean, deviation = means.tolist(), deviations.tolist()
-    return Weighed(
-        mean,
-        deviation,
-        [m + alpha * d for m, d in zip(mean, deviation, strict=True)],
-        estimate.expected.tolist(),
-        estimate.predicted.tolist(),
-        amounts(estimate.quantile if quantile else estimate.expected),
-    )
+    optimistic = [m + alpha * d for m, d in zip(mean, deviation, strict=True)]
+    reserved = amounts(estimate.quantile if quantile else estimate.expected)
+    return Weighed(mean, deviation, optimistic, estimate.expected, estimate.predicted, reserved)
 
 
 def weigh_many(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from worker.encode.stored import embed
 from worker.errors import OperationFailed
 from worker.kafka import connect, topics
 from worker.kafka.publish import publish
-from worker.settings import Settings
+from worker.settings import Settings, load
 
 PARTITIONS = 4
 PAPER = "paper"
@@ -50,6 +51,7 @@ class Deployment:
     folder: Path
     policy: str | None
     preset: str | None
+    connection: Environment = field(default_factory=dict)  # security settings of a broker that is not ours
 
     @property
     def prior(self) -> Path:
@@ -59,7 +61,10 @@ class Deployment:
     @property
     def settings(self) -> Settings:
         """Where the topics are, for what runs inside this process."""
-        return Settings(bootstrap_servers=self.bootstrap, topic_prefix=self.prefix)
+        return load(Path(os.devnull), {**self.connection, **self._place()})[0]
+
+    def _place(self) -> Environment:
+        return {"PILOT_BOOTSTRAP_SERVERS": self.bootstrap, "PILOT_TOPIC_PREFIX": self.prefix}
 
     def environment(self) -> Environment:
         """Settings that every command of the run shares."""
@@ -67,8 +72,8 @@ class Deployment:
         return {
             **clean_environment(),
             **{name: value for name, value in chosen.items() if value is not None},
-            "PILOT_BOOTSTRAP_SERVERS": self.bootstrap,
-            "PILOT_TOPIC_PREFIX": self.prefix,
+            **self.connection,
+            **self._place(),
             "PILOT_DATA_DIR": str(self.folder / "state"),
             "PILOT_PRIOR": str(self.prior),
         }

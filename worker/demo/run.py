@@ -20,7 +20,7 @@ from worker.demo import caller, data, plan, prepare, progress, report, results, 
 from worker.demo.caller import Script
 from worker.demo.interrupts import sigterm_interrupts, uninterrupted
 from worker.demo.prepare import Deployment, Prepared
-from worker.demo.supervise import Fleet
+from worker.demo.supervise import Fleet, connection_environment
 from worker.demo.tally import Tally
 from worker.demo.wire import Wire
 from worker.errors import OperationFailed
@@ -77,6 +77,7 @@ class _Demo:
             folder=options.folder,
             policy=options.policy,
             preset=options.preset,
+            connection=connection_environment() if options.bootstrap else {},
         )
         self._fleet = Fleet(options.folder)
 
@@ -144,13 +145,13 @@ class _Demo:
             self._fleet.start(WORKERS)
             asyncio.run(self._fleet.wait_until_ready(say))
         with self._step("first texts, which load the encoder"):
-            asyncio.run(warmup.first_texts(self._deployment.bootstrap, self._deployment.prefix))
+            asyncio.run(warmup.first_texts(self._deployment.settings))
         return opens_at
 
     async def _stream(self, embeddings: Mapping[int, Sequence[float]], opens_at: int) -> None:
         script = Script(self._plan, embeddings, self._dataset.names[plan.middle_model(self._dataset)])
         try:
-            async with Wire(self._deployment.bootstrap, self._deployment.prefix) as wire, asyncio.TaskGroup() as group:
+            async with Wire(self._deployment.settings) as wire, asyncio.TaskGroup() as group:
                 watching = group.create_task(self._fleet.watch())
                 with self._step("waiting for the budget window to open"):
                     await asyncio.sleep(prepare.next_opening(opens_at, self._plan.window_s) + INTO_WINDOW_S)

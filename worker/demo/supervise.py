@@ -21,6 +21,7 @@ from pathlib import Path
 
 from worker.errors import ExitCode, OperationFailed
 from worker.kafka.local import free_port
+from worker.settings import CONNECTION_PREFIXES
 
 READY_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
@@ -125,6 +126,11 @@ def clean_environment() -> dict[str, str]:
     """The environment without settings of another deployment, and with one thread per process for numerics."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PILOT_")}
     return {**inherited, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def connection_environment() -> dict[str, str]:
+    """The settings of the environment that say how to reach a broker which is secured."""
+    return {name: value for name, value in os.environ.items() if name.startswith(CONNECTION_PREFIXES)}
 
 
 def pilot(*arguments: str) -> list[str]:

@@ -7,18 +7,19 @@ import json
 
 from worker.demo.wire import Wire
 from worker.errors import OperationFailed
+from worker.settings import Settings
 
 TIMEOUT_S = 120.0
 USER = "warm-up"
 
 
-async def first_texts(bootstrap: str, prefix: str) -> None:
+async def first_texts(settings: Settings) -> None:
     """Ask one text on every partition, so of every worker, and wait for the decisions.
 
     Raises:
         OperationFailed: some of them did not come.
     """
-    async with Wire(bootstrap, prefix) as wire:
+    async with Wire(settings) as wire:
         users = await wire.users_by_partition(USER)
         for user in users:
             value = json.dumps({"query_id": user, "user_id": user, "text": "Are you awake?"}).encode()

@@ -11,18 +11,21 @@ from typing import Any, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import murmur2
 
+from worker.kafka import connect
+from worker.settings import Settings
+
 MASK = 0x7FFFFFFF  # Kafka's default partitioner takes the hash without its sign
 
 
 class Wire:
-    """Sends to and reads from the topics of one prefix. An async context manager."""
+    """Sends to and reads from the topics of one deployment. An async context manager."""
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
-        self._bootstrap, self._prefix = bootstrap, prefix
+    def __init__(self, settings: Settings) -> None:
+        self._connection, self._prefix = connect.client_arguments(settings), settings.topic_prefix
         self._producer: Any = None
 
     async def __aenter__(self) -> Self:
-        self._producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all")
+        self._producer = AIOKafkaProducer(**self._connection, acks="all")
         await self._producer.start()
         return self
 
@@ -62,7 +65,7 @@ class Wire:
 
     async def read(self, topic: str) -> AsyncIterator[Any]:
         """Every record of every partition of a topic, from its beginning, for ever."""
-        async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap, auto_offset_reset="earliest") as consumer:
+        async with AIOKafkaConsumer(**self._connection, auto_offset_reset="earliest") as consumer:
             name = self._prefix + topic
             partitions = await self._producer.partitions_for(name)
             consumer.assign([TopicPartition(name, partition) for partition in partitions])

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.core.costs import CostEstimate
+from worker.core.costs import CostEstimate, QueryCost
 from worker.core.prior import Prior
 from worker.core.projection import Projection
 from worker.core.statistics import ArmStatistics, Moments
@@ -39,6 +39,9 @@ class _Means:
     def learn(self, k: int, x: FloatArray, r: float) -> None:
         """Known from the train rows; nothing is added."""
 
+    def learn_many(self, *_outcomes: object) -> None:
+        """As `learn`."""
+
     def refresh(self, sums: Sequence[Moments]) -> None:
         """Nothing to solve."""
 
@@ -51,9 +54,10 @@ class _MeanCosts(_Means):
         self._high = high
         self.mean_costs: FloatArray = means.mean(axis=0)
 
-    def estimate(self, x: FloatArray, input_tokens: float) -> CostEstimate:  # noqa: ARG002 - the port's signature
+    def estimate(self, x: FloatArray, input_tokens: float) -> QueryCost:  # noqa: ARG002 - the port's signature
         label = int(x[0])
-        return CostEstimate(self._means[label], self._high[label], self._means[label])
+        means = self._means[label].tolist()
+        return QueryCost(means, self._high[label].tolist(), means)
 
     def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:  # noqa: ARG002 - the port's
         labels = X[:, 0].astype(np.int64)

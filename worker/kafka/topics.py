@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import for_code
+from aiokafka.errors import TopicAuthorizationFailedError, for_code
 
 from worker.errors import OperationFailed, UsageError
 from worker.kafka import connect
@@ -52,6 +52,7 @@ _CHANGELOG = {
     "max.compaction.lag.ms": "3600000",
     "max.message.bytes": str(CHANGELOG_MAX_BYTES),
 }
+_DENIED = TopicAuthorizationFailedError.errno
 _LEADER_POLLS, _LEADER_POLL_S = 100, 0.1
 _EXACT = ("cleanup.policy", "message.timestamp.type")
 _AT_LEAST = ("max.message.bytes",)
@@ -102,11 +103,11 @@ async def create(
     """
     topics = declared(settings)
     async with connect.admin(settings) as client:
-        found = await _find(client, topics)
+        found = await _find(client, settings, topics)
         count = _partition_count(topics, found, partitions)
         missing = [topic for topic in topics if topic.name not in found]
         if missing:
-            await _create(client, missing, count, replication)
+            await _create(client, settings, missing, count, replication)
     return [topic.name for topic in missing], [topic.name for topic in topics if topic.name in found]
 
 
@@ -118,7 +119,7 @@ async def check(settings: Settings) -> list[str]:
     """
     topics = declared(settings)
     async with connect.admin(settings) as client:
-        found = await _find(client, topics)
+        found = await _find(client, settings, topics)
     reference = found.get(topics[0].name)
     lines: list[str] = []
     for topic in topics:
@@ -139,8 +140,7 @@ async def partition_count(settings: Settings) -> int:
     topic = settings.topic("queries")
     async with connect.admin(settings) as client:
         (described,) = await client.describe_topics([topic])
-    if described["error_code"]:
-        raise OperationFailed(f"{topic}: no such topic, run `pilot topics create`")
+    connect.check_found(settings, topic, described["error_code"])
     return len(described["partitions"])
 
 
@@ -170,23 +170,28 @@ def _partition_count(topics: tuple[Topic, ...], found: Mapping[str, Found], aske
     return max(existing)
 
 
-async def _find(client: AIOKafkaAdminClient, topics: tuple[Topic, ...]) -> dict[str, Found]:
+async def _find(client: AIOKafkaAdminClient, settings: Settings, topics: tuple[Topic, ...]) -> dict[str, Found]:
     described: list[Any] = await client.describe_topics([topic.name for topic in topics])
+    for item in described:
+        if item["error_code"] == _DENIED:
+            raise connect.denied(settings, "Describe", item["topic"])
     partitions = {item["topic"]: len(item["partitions"]) for item in described if item["error_code"] == 0}
     if not partitions:
         return {}
     wanted = dict.fromkeys((*_EXACT, *_AT_LEAST))
     resources = [ConfigResource(ConfigResourceType.TOPIC, name, configs=wanted) for name in partitions]
     answers: list[Any] = await client.describe_configs(resources)
-    configs = {
-        name: {entry[0]: entry[1] for entry in entries}
-        for answer in answers
-        for _code, _message, _kind, name, entries in answer.resources
-    }
+    configs = {}
+    for code, _message, _kind, name, entries in (told for answer in answers for told in answer.resources):
+        if code == _DENIED:
+            raise connect.denied(settings, "DescribeConfigs", name)
+        configs[name] = {entry[0]: entry[1] for entry in entries}
     return {name: Found(count, configs.get(name, {})) for name, count in partitions.items()}
 
 
-async def _create(client: AIOKafkaAdminClient, topics: list[Topic], count: int, replication: int) -> None:
+async def _create(
+    client: AIOKafkaAdminClient, settings: Settings, topics: list[Topic], count: int, replication: int
+) -> None:
     wanted = []
     for topic in topics:
         new = NewTopic(topic.name, count if topic.partitioned else 1, 1, topic_configs=dict(topic.config))
@@ -194,6 +199,8 @@ async def _create(client: AIOKafkaAdminClient, topics: list[Topic], count: int, 
         wanted.append(new)
     answer = await client.create_topics(wanted)
     for name, code, message in answer.topic_errors:
+        if code == _DENIED:
+            raise connect.denied(settings, "Create", name)
         # Somebody else may have created it in this moment, which is what was wanted.
         if code not in (0, 36):
             raise OperationFailed(f"{name}: the broker refuses to create it: {message or for_code(code).__name__}")

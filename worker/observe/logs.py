@@ -8,23 +8,34 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import IO, Any, Literal
 
 import structlog
 
+from worker.observe import identity
 from worker.observe import records as r
+from worker.settings import LogUsers
 
 LogFormat = Literal["text", "json"]
 
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # In an outage aiokafka says the same for every partition and attempt: thousands of lines a minute.
 FLOODING = ("aiokafka", "faust", "mode")
 QUIET_S = 30.0
 
 
-def configure(log_format: LogFormat = "text", level: int = logging.INFO, stream: IO[str] | None = None) -> None:
-    """Send structlog's and the standard library's events to `stream` (default stderr). Replaces earlier handlers."""
-    shared = _shared_processors()
+def configure(
+    log_format: LogFormat = "text",
+    level: int = logging.INFO,
+    stream: IO[str] | None = None,
+    users: LogUsers = "plain",
+) -> None:
+    """Send structlog's and the standard library's events to `stream` (default stderr). Replaces earlier handlers.
+
+    Libraries never log below info: at debug aiokafka writes whole requests, prompts and passwords included.
+    """
+    shared = _shared_processors(identity.disguise(users))
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -38,7 +49,11 @@ def configure(log_format: LogFormat = "text", level: int = logging.INFO, stream:
     handler.addFilter(RateLimit(FLOODING, QUIET_S))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(max(level, logging.INFO))
+    for ours in ("worker", "pilot"):
+        logging.getLogger(ours).setLevel(level)
+    for library in FLOODING:
+        logging.getLogger(library).setLevel(logging.NOTSET)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -91,10 +106,16 @@ class LogObserver:
 
     def __init__(self) -> None:
         self._log = get("pilot")
+        self._every_decision = logging.getLogger("pilot").isEnabledFor(logging.DEBUG)
 
     def observe(self, record: r.Record) -> None:
         """Write a line, or nothing."""
         match record:
+            case r.DecisionSent() if self._every_decision:
+                self._log.debug(
+                    "decision", query_id=record.query_id, user_id=record.user_id, status=record.status,
+                    model=record.model, reason=record.reason, latency_s=record.stages and sum(record.stages),
+                )  # fmt: skip
             case r.DeadLetterSent(topic, partition, offset, code):
                 self._log.info("dead_letter", topic=topic, partition=partition, offset=offset, code=str(code))
             case r.ControlRecordSkipped(topic, offset, reason):
@@ -107,8 +128,16 @@ class LogObserver:
                 pass
 
 
-def _shared_processors() -> list[Any]:
+def _shared_processors(disguise: identity.Disguise) -> list[Any]:
+    def hide_user(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if "user_id" in event:
+            shown = disguise(event.pop("user_id"))
+            if shown is not None:
+                event["user_id"] = shown
+        return event
+
     return [
+        hide_user,
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,

@@ -57,6 +57,8 @@ class DecisionSent(NamedTuple):
     baseline_reward: float | None = None
     uncertainty: float | None = None
     exploring: bool = False
+    query_id: str = ""
+    user_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from worker.core.costs import LogRidge, log_costs
+from worker.core.coupled import Hyper
 from worker.core.evidence import choose
 from worker.core.prior import Prior
 from worker.core.projection import Projection
@@ -46,6 +47,7 @@ def build(
     contexts = fitted.contexts(embeddings, prompts, kinds)
     dimension = fitted.dimension
     learned = [ArmStatistics(Moments.of(contexts, r), Moments.zeros(dimension)) for r in rewards.T]
+    first, count = fitted.task_span
     mean_costs = costs.mean(axis=0)
     priced = [Moments.of(contexts, log_costs(c, mean)) for c, mean in zip(costs.T, mean_costs, strict=True)]
     return Prior(
@@ -54,7 +56,7 @@ def build(
         contexts=sample(contexts, seed),
         models=tuple(models),
         statistics=dict(zip(models, learned, strict=True)),
-        hyper=choose([arm.reward for arm in learned]),
+        hyper=choose([arm.reward for arm in learned], Hyper(task_first=first, tasks=count)),
         log_costs=dict(zip(models, priced, strict=True)),
         mean_costs=dict(zip(models, mean_costs.tolist(), strict=True)),
         calibration=dict(zip(models, _calibration(contexts, costs, priced), strict=True)),

@@ -9,10 +9,9 @@ in phase 2, training stops when held-back preference accuracy no longer rises.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worker.core.kinds import unit
 from worker.core.prior import PreferencePrior, Prior
@@ -20,14 +19,14 @@ from worker.core.projection import Projection, fit, stored
 from worker.core.verdict import FloatArray
 from worker.pretrain.battles import Battles, IntArray
 from worker.pretrain.features import sample
+from worker.pretrain.holdout import accuracy, foretold, hold_back, part
 
 _MARGIN = 0.3
 _RATE = 1e-3
 _BATCH = 256
 _BATCHES_PER_EPOCH = 20
 _EPOCHS = 40
-_PATIENCE = 5
-_HELD_BACK = 0.15  # share of the prompts
+_PATIENCE = 10
 _HARD = 0.5  # share of negatives on which the model lost to a weaker one
 _PHASE2_STEPS = 150
 _PHASE2_RATE = 0.05
@@ -40,34 +39,26 @@ def build(battles: Battles, embeddings: FloatArray, *, encoder_id: str, strength
     λ_k = strength ÷ accuracy of arm k; the paper's strength of 1 is worth about 1.5
     observations in each direction.
     """
-    rng = np.random.default_rng(seed)
-    held = rng.random(len(battles.prompts)) < _HELD_BACK
-    train, test = _part(battles, ~held[battles.prompt]), _part(battles, held[battles.prompt])
+    train, test = hold_back(battles, seed)
     start = fit(embeddings, encoder_id)
-    layer = _first_phase(train, test, unit(embeddings) - start.mean, start.components, rng)
+    layer = _first_phase(train, unit(embeddings) - start.mean, start.components, seed + 1)
     projection = _projection(start, layer)
     contexts = projection.contexts(embeddings, battles.prompts, [None] * len(battles.prompts))
     theta = second_phase(battles, contexts)
-    held_theta = second_phase(train, contexts)
-    accuracy = arm_accuracy(battles, contexts, theta)
+    right = arm_accuracy(battles, contexts, theta)
     return Prior(
         kind="triplet",
         projection=projection,
         contexts=sample(contexts, seed),
         models=battles.models,
-        preference=PreferencePrior(theta, strength / np.maximum(accuracy, _LEAST_ACCURACY)),
+        preference=PreferencePrior(theta, strength / np.maximum(right, _LEAST_ACCURACY)),
         report={
             "battles": len(battles),
-            "held_back_accuracy": preference_accuracy(test, contexts, held_theta),
-            "arm_accuracy": dict(zip(battles.models, accuracy.round(4).tolist(), strict=True)),
+            "ties": int((battles.outcome == 0).sum()),
+            "counts": dict(zip(battles.models, battles.counts.tolist(), strict=True)),
+            "arm_accuracy": dict(zip(battles.models, right.round(4).tolist(), strict=True)),
+            "held_back": foretold(train, test, margins(test, contexts, second_phase(train, contexts))),
         },
-    )
-
-
-def _part(battles: Battles, chosen: NDArray[np.bool_]) -> Battles:
-    rows = np.flatnonzero(chosen)
-    return replace(
-        battles, prompt=battles.prompt[rows], a=battles.a[rows], b=battles.b[rows], outcome=battles.outcome[rows]
     )
 
 
@@ -106,7 +97,9 @@ class _Layer:
         return _Layer(self.W.copy(), self.b.copy())
 
 
-def _first_phase(train: Battles, test: Battles, phi: FloatArray, start: FloatArray, rng: np.random.Generator) -> _Layer:
+def _first_phase(battles: Battles, phi: FloatArray, start: FloatArray, seed: int) -> _Layer:
+    rng = np.random.default_rng(seed)
+    train, stop = hold_back(battles, seed)
     layer = _Layer(start.copy(), np.zeros(len(start)))
     pools = _Pools(train)
     if not pools.models:
@@ -115,9 +108,9 @@ def _first_phase(train: Battles, test: Battles, phi: FloatArray, start: FloatArr
     best, best_accuracy, waited = layer.copy(), -1.0, 0
     for _ in range(_EPOCHS):
         contexts = unit(layer.of(phi))
-        accuracy = preference_accuracy(test, contexts, second_phase(train, contexts))
-        if accuracy > best_accuracy:
-            best, best_accuracy, waited = layer.copy(), accuracy, 0
+        found = preference_accuracy(stop, contexts, second_phase(train, contexts))
+        if found > best_accuracy:
+            best, best_accuracy, waited = layer.copy(), found, 0
         elif (waited := waited + 1) >= _PATIENCE:
             break
         for _ in range(_BATCHES_PER_EPOCH):
@@ -196,21 +189,19 @@ def second_phase(battles: Battles, contexts: FloatArray) -> FloatArray:
     return unit(theta)
 
 
+def margins(battles: Battles, contexts: FloatArray, theta: FloatArray) -> FloatArray:
+    """Difference of the two cosines of every vote, shape (n,)."""
+    found: FloatArray = np.vecdot(contexts[battles.prompt], theta[battles.a] - theta[battles.b])
+    return found
+
+
 def preference_accuracy(battles: Battles, contexts: FloatArray, theta: FloatArray) -> float:
     """Share of decided votes whose winner has the higher cosine; ½ where there are none."""
-    right = _right(battles, contexts, theta)
-    return float(right.mean()) if len(right) else 0.5
+    found = accuracy(margins(battles, contexts, theta), battles.outcome)
+    return 0.5 if found is None else found
 
 
 def arm_accuracy(battles: Battles, contexts: FloatArray, theta: FloatArray) -> FloatArray:
     """`preference_accuracy` over the votes of each arm, shape (K,)."""
-    decided = battles.outcome != 0
-    right, a, b = _right(battles, contexts, theta), battles.a[decided], battles.b[decided]
-    parts = [right[(a == k) | (b == k)] for k in range(len(battles.models))]
-    return np.array([part.mean() if len(part) else 0.5 for part in parts])
-
-
-def _right(battles: Battles, contexts: FloatArray, theta: FloatArray) -> FloatArray:
-    margin = np.vecdot(contexts[battles.prompt], theta[battles.a] - theta[battles.b])
-    right: FloatArray = (margin * battles.outcome > 0)[battles.outcome != 0].astype(np.float64)
-    return right
+    mine = [(battles.a == k) | (battles.b == k) for k in range(len(battles.models))]
+    return np.array([preference_accuracy(part(battles, own), contexts, theta) for own in mine])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import faust
+from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
 from worker import routing
@@ -15,10 +18,12 @@ from worker.core.prior import Prior
 from worker.core.router import Router
 from worker.encode import AsyncEncoder, CachedEncoder, SentenceEncoder
 from worker.errors import ExitCode, UsageError, WorkerMustStop
+from worker.kafka import connect
 from worker.kafka.compacted import Follower
 from worker.kafka.control import Budgets, Catalog, followers
 from worker.observe import records
 from worker.observe.records import Observer
+from worker.observe.tracing import QueryTracer
 from worker.settings import Settings
 from worker.stream import commits, compat, contiguity, drain, exits, fencing, watchdog
 from worker.stream.commits import Consumer, ConsumerThread, Lease
@@ -32,7 +37,7 @@ from worker.stream.replica import Replica
 from worker.stream.route import RouteHandler
 from worker.stream.settle import SettleHandler
 from worker.stream.state import State
-from worker.stream.sweep import Sweeper
+from worker.stream.sweep import BrokerClock, Sweeper
 from worker.stream.tables import Tables
 from worker.stream.tenure import Tenure
 
@@ -111,7 +116,9 @@ class Worker:
         }
 
 
-def build(settings: Settings, partitions: int, prior: Prior, observer: Observer) -> Worker:
+def build(
+    settings: Settings, partitions: int, prior: Prior, observer: Observer, tracer: QueryTracer | None = None
+) -> Worker:
     """Everything of one worker, not yet started. Once per process: it installs hooks.
 
     Raises:
@@ -125,7 +132,8 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     driver.Producer._settings_extra = lambda _: {"enable_idempotence": True, "acks": "all"}  # noqa: SLF001 - no setting
     app = _faust_app(settings, partitions)
     tables = Tables(app, settings, partitions)
-    delivery = _LateDelivery(app)
+    clock = BrokerClock()
+    delivery = _LateDelivery(app, clock)
 
     def thread() -> ConsumerThread:
         found: ConsumerThread = app.consumer._thread  # noqa: SLF001 - our own subclass
@@ -141,6 +149,7 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     # What the best model would have cost is counted from the candidates, told or not.
     options = replace(routing.options(settings), detail="full")
     router = Router(prior, options)
+    tenure.began.append(lambda: router.serve(tenure.lanes(settings.topic("queries")) / partitions))
 
     def on_bad(topic: str, offset: int, reason: str) -> None:
         observer.observe(records.ControlRecordSkipped(topic, offset, reason))
@@ -152,13 +161,13 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
     progress = Progress()
     sweeper = Sweeper(
         settings=settings, partitions=partitions, tenure=tenure, tables=tables,
-        committed=progress.committed,
+        committed=progress.committed, clock=clock,
         observer=observer,
     )  # fmt: skip
     query_handler = RouteHandler(
         settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, router=router,
         projection=prior.projection, encoder=encoder, catalog=catalog, budgets=budgets,
-        learning_share=options.learning_share, observer=observer,
+        learning_share=options.learning_share, observer=observer, tracer=tracer,
     )  # fmt: skip
     feedback_handler = SettleHandler(
         settings=settings, partitions=partitions, tenure=tenure, sweeper=sweeper, catalog=catalog,
@@ -196,28 +205,35 @@ def build(settings: Settings, partitions: int, prior: Prior, observer: Observer)
 class _LateDelivery:
     """Delivery through Faust's producer, which exists only once the app has started."""
 
-    def __init__(self, app: faust.App) -> None:
+    def __init__(self, app: faust.App, clock: BrokerClock) -> None:
         self._app = app
+        self._clock = clock
 
     async def send(self, topic: str, partition: int, outgoing: Any) -> list[Sent]:
         """See `worker.stream.delivery.Delivery`."""
         records_: list[Outgoing] = outgoing
-        return await KafkaDelivery(self._app.producer._producer).send(topic, partition, records_)  # noqa: SLF001
+        port = KafkaDelivery(self._app.producer._producer, self._clock.now_ms)  # noqa: SLF001
+        return await port.send(topic, partition, records_)
 
 
 def _faust_app(settings: Settings, partitions: int) -> faust.App:
     folder = settings.worker_dir
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"PILOT_DATA_DIR={settings.data_dir}: {error.strerror}; choose a folder to write in") from None
     brokers = ";".join(f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(","))
     session = settings.session_timeout_s
     return faust.App(
         settings.application_id,
         broker=brokers,
+        broker_credentials=_credentials(settings),
         store="memory://",
         datadir=str(folder),
         processing_guarantee="at_least_once",
         topic_partitions=partitions,
         topic_disable_leader=True,
+        topic_allow_declare=False,  # they exist, and a worker need not have the right to create them
         table_standby_replicas=0,
         stream_wait_empty=True,
         stream_buffer_maxsize=QUEUED_CHUNKS,
@@ -237,6 +253,22 @@ def _faust_app(settings: Settings, partitions: int) -> faust.App:
     )
 
 
+def _credentials(settings: Settings) -> Credentials | None:
+    """What `connect.client_arguments` says, in Faust's words."""
+    arguments = connect.client_arguments(settings)
+    context = arguments["ssl_context"]
+    if "sasl_oauth_token_provider" in arguments:
+        return OAuthCredentials(oauth_cb=arguments["sasl_oauth_token_provider"], ssl_context=context)
+    if "sasl_mechanism" in arguments:
+        return SASLCredentials(
+            username=arguments["sasl_plain_username"],
+            password=arguments["sasl_plain_password"],
+            mechanism=arguments["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return None if context is None else SSLCredentials(context)
+
+
 def _agent(app: faust.App, settings: Settings, topic: str, partitions: int, intake: Intake[Any]) -> None:
     source = app.topic(
         topic, partitions=partitions, internal=True, key_type=bytes, value_type=bytes,
@@ -247,12 +279,7 @@ def _agent(app: faust.App, settings: Settings, topic: str, partitions: int, inta
 
 def _encoder(settings: Settings, prior: Prior, observer: Observer) -> AsyncEncoder:
     encoder = SentenceEncoder(settings.encoder, settings.embedding_dim)
-    if prior.encoder != encoder.identity or prior.projection.embedding_dimension != settings.embedding_dim:
-        raise UsageError(
-            f"PILOT_ENCODER={settings.encoder} with PILOT_EMBEDDING_DIM={settings.embedding_dim} is not the encoder of "
-            f"the prior ({prior.encoder}, {prior.projection.embedding_dimension}): set them alike, or build a prior "
-            "with `pilot pretrain texts`"
-        )
+    routing.require_encoder(settings, prior, encoder.identity)
     return AsyncEncoder(CachedEncoder(encoder, observer=observer))
 
 
@@ -265,9 +292,8 @@ def _watchdog(
     progress: Progress,
     observer: Observer,
 ) -> watchdog.Watchdog:
-    def stall_s() -> float:
-        waiting = encoder.loading or not all(intake.open for intake in intakes.values())
-        return START_S if waiting else watchdog.STALL_S
+    def waiting() -> bool:
+        return encoder.loading or not all(intake.open for intake in intakes.values())
 
     def recovered() -> bool:
         return bool(app.tables.actives_ready)
@@ -285,9 +311,22 @@ def _watchdog(
         sources=frozenset(intakes),
         prefix=settings.topic_prefix,
         session_timeout_s=settings.session_timeout_s,
-        stall_s=stall_s,
+        stall_s=_patience(waiting),
         observer=observer,
     )
+
+
+def _patience(waiting: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> Callable[[], float]:
+    """How long a partition may stand still, in seconds: longer until what it waited for has come and it could move."""
+    waited_at = -math.inf
+
+    def stall_s() -> float:
+        nonlocal waited_at
+        if waiting():
+            waited_at = clock()
+        return START_S if clock() - waited_at < watchdog.STALL_S else watchdog.STALL_S
+
+    return stall_s
 
 
 def _on_assignment(settings: Settings, partitions: int, claims: Claims) -> Callable[[Iterable[Any]], Awaitable[None]]:

@@ -7,12 +7,13 @@ are batched decides the speed, and this is the only file to change for it.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from worker.stream.batch import Headers
+
+_NO_TIMESTAMP = -1  # a record without a date, as the protocol has it
 
 
 class Outgoing(NamedTuple):
@@ -39,15 +40,21 @@ class Delivery(Protocol):
 
 
 class KafkaDelivery:
-    """Delivery through an idempotent aiokafka producer."""
+    """Delivery through an idempotent aiokafka producer.
 
-    def __init__(self, producer: Any) -> None:
+    Records are dated by `now_ms`, the broker's time as far as it is known (0: not yet),
+    because this machine's clock may be wrong: brokers refuse a date an hour ahead
+    (KIP-937), and retention deletes what is dated days back at once.
+    """
+
+    def __init__(self, producer: Any, now_ms: Callable[[], int]) -> None:
         self._producer = producer
+        self._now_ms = now_ms
 
     async def send(self, topic: str, partition: int, records: Sequence[Outgoing]) -> list[Sent]:
         """Queue the records of one topic partition, in as few record batches as fit."""
         sent: list[Sent] = []
-        now = int(time.time() * 1000)
+        now = self._now_ms() or _NO_TIMESTAMP
         builder, count = self._producer.create_batch(), 0
         for record in records:
             if not _append(builder, record, now):

@@ -114,7 +114,7 @@ class Claims:
             raise WorkerMustStop(ExitCode.SEND_FAILED, f"partition {partition} cannot be claimed: {error!r}") from error
 
     async def _next_epoch(self, partition: int) -> tuple[int, int]:
-        name = f"{self._settings.application_id}-partition-{partition}"
+        name = self._settings.owner_id(partition)
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
         while True:
             try:

@@ -31,6 +31,7 @@ from worker.kafka.control import Budgets, Catalog
 from worker.money import to_nanos
 from worker.observe import records
 from worker.observe.records import Observer
+from worker.observe.tracing import QueryTrace, QueryTracer
 from worker.settings import Settings
 from worker.stream import answer, effects
 from worker.stream.answer import Window
@@ -59,6 +60,7 @@ class Prepared:
     query: Query
     request: Request
     taken: float
+    trace: QueryTrace | None = None
 
 
 class _Embedded(NamedTuple):
@@ -102,7 +104,9 @@ class RouteHandler:
         budgets: Budgets,
         observer: Observer,
         learning_share: float | None = None,
+        tracer: QueryTracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._settings = settings
         self._partitions = partitions
         self._tenure = tenure
@@ -130,9 +134,11 @@ class RouteHandler:
         prepared: list[Ready | asyncio.Future[Ready]] = []
         for record, found in zip(records, checked, strict=True):
             if isinstance(found, _Embedded):
-                prepared.append(Prepared(found.query, _request(found.query, next(contexts), record.timestamp), taken))
+                request = _request(found.query, next(contexts), record.timestamp)
+                prepared.append(Prepared(found.query, request, taken, self._trace(record, found.query)))
             elif isinstance(found, Query):
-                prepared.append(asyncio.ensure_future(self._encode(found, record.timestamp, taken)))
+                work = self._encode(found, record.timestamp, taken, self._trace(record, found))
+                prepared.append(asyncio.ensure_future(work))
             else:
                 prepared.append(found)
         return prepared
@@ -151,8 +157,18 @@ class RouteHandler:
                 self._set_aside(record, prepared)
                 continue
             decide = partial(self._router.decide, prepared.request) if batch is None else partial(batch.decide, index)
-            self._answer(record, prepared, decide)
+            self._traced(record, prepared, decide)
             index += 1
+
+    def _traced(self, record: SourceRecord, prepared: Prepared, decide: Decide) -> None:
+        trace = prepared.trace
+        if trace is None:
+            self._answer(record, prepared, decide)
+            return
+        began = time.time_ns()
+        self._answer(record, prepared, decide)
+        decided = trace.step("decide", began)
+        self._tenure.journal.on_delivered(lambda: trace.end("write", decided))
 
     def _answer(self, record: SourceRecord, prepared: Prepared, decide: Decide) -> None:
         query, event = prepared.query, Event(Source.QUERY, record.offset)
@@ -172,8 +188,23 @@ class RouteHandler:
         effects.apply(journal, record.partition, query.user_id, pending, event, rewarding=rewarding)
         self._emit(record, pending)
 
+    async def _encode(self, query: Query, timestamp: int, taken: float, trace: QueryTrace | None) -> Prepared:
+        began = time.time_ns()
+        vector = np.asarray(await self._encoder.encode(query.text or ""), dtype=np.float64)
+        if trace is not None:
+            trace.step("encode", began)
+        (context,) = self._contexts([(query, vector)])
+        return Prepared(query, _request(query, context, timestamp), taken, trace)
+
+    def _trace(self, record: SourceRecord, query: Query) -> QueryTrace | None:
+        if self._tracer is None:
+            return None
+        place = (record.topic, record.partition, record.offset)
+        return self._tracer.begin(*place, record.headers, (query.query_id, query.user_id))
+
     def _checked(self, record: SourceRecord) -> Query | _Embedded | BadRecord:
         """A query whose text is still to be encoded, or one with its embedding."""
+        self._sweeper.clock.observe(record.timestamp)
         try:
             query = parse(Query, record.value)
             check_placement(record, query, self._partitions)
@@ -182,11 +213,6 @@ class RouteHandler:
             return _Embedded(query, check_embedding(query.embedding, self._settings.embedding_dim))
         except BadRecord as bad:
             return bad
-
-    async def _encode(self, query: Query, timestamp: int, taken: float) -> Prepared:
-        vector = np.asarray(await self._encoder.encode(query.text or ""), dtype=np.float64)
-        (context,) = self._contexts([(query, vector)])
-        return Prepared(query, _request(query, context, timestamp), taken)
 
     def _contexts(self, embedded: Sequence[tuple[Query, FloatArray]]) -> FloatArray:
         """ψ of each, shape (n, d)."""
@@ -230,7 +256,7 @@ class RouteHandler:
         for parked, outcome in zip(pending.parked, outcomes, strict=True):
             report(self._observer, early[parked.value], outcome, decided)
         report_first(self._observer, pending, decided, 0.0)
-        self._announce(record, verdict, window, Moments(prepared.taken, begun, now))
+        self._announce(record, prepared, verdict, window, Moments(prepared.taken, begun, now))
         return decided
 
     def _window(self, record: SourceRecord, user_id: str) -> Window:
@@ -293,11 +319,15 @@ class RouteHandler:
         self._observer.observe(records.DeadLetterSent("queries", record.partition, record.offset, bad.code))
         self._observer.observe(records.QueryHandled("dead_letter"))
 
-    def _announce(self, record: SourceRecord, verdict: Verdict, window: Window, moments: Moments) -> None:
+    def _announce(
+        self, record: SourceRecord, prepared: Prepared, verdict: Verdict, window: Window, moments: Moments
+    ) -> None:
         """Count the decision once it is acknowledged."""
         if window.limit is None:
             self._observer.observe(records.UnlimitedQuery())
         status: Literal["routed", "rejected"] = "rejected" if verdict.model is None else "routed"
+        if prepared.trace is not None:
+            prepared.trace.decided(verdict.model, status)
 
         def acknowledged() -> None:
             self._observer.observe(records.QueryHandled(status))
@@ -315,6 +345,8 @@ class RouteHandler:
                     baseline_reward=beside.baseline_reward,
                     uncertainty=verdict.uncertainty,
                     exploring=beside.exploring,
+                    query_id=prepared.query.query_id,
+                    user_id=prepared.query.user_id,
                 )
             )
 

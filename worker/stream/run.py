@@ -16,13 +16,15 @@ from aiokafka.errors import KafkaConnectionError
 from worker import routing
 from worker.core.prior import Prior
 from worker.errors import ExitCode, OperationFailed
-from worker.kafka import connect, topics
-from worker.observe import Observers
+from worker.kafka import connect, rights, topics
+from worker.observe import Observers, tracing
 from worker.observe.health import HealthServer, Page
+from worker.observe.identity import disguise
 from worker.observe.last_exit import ExitNote
-from worker.observe.logs import LogObserver, configure
+from worker.observe.logs import LEVELS, LogObserver, configure
 from worker.observe.prometheus import CONTENT_TYPE, PrometheusObserver
 from worker.observe.status import Status, page
+from worker.observe.tracing import QueryTracer
 from worker.observe.vitals import About
 from worker.settings import Settings
 from worker.stream import compat
@@ -45,7 +47,7 @@ def run(settings: Settings) -> NoReturn:
     Raises:
         UsageError, OperationFailed: before anything was started.
     """
-    configure(settings.log_format)
+    configure(settings.log_format, LEVELS[settings.log_level], users=settings.log_users)
     compat.check_versions()
     prior = routing.prior(settings)
     asyncio.run(_run_and_leave(settings, prior))
@@ -63,7 +65,8 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
     if partitions is None:
         return stop.code
     metrics = PrometheusObserver()
-    worker = build(settings, partitions, prior, Observers(metrics, LogObserver()))
+    tracer = _tracer(settings)
+    worker = build(settings, partitions, prior, Observers(metrics, LogObserver()), tracer)
     signs = VitalSigns(worker, settings)
     status = _status(settings, prior, worker, metrics, signs)
     server = _serve(settings, worker, metrics, status)
@@ -83,8 +86,16 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
         for guard in guards:  # they would take the consumer's end for a failure
             guard.cancel()
     await _stop(worker)
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
     del services
     return stop.code
+
+
+def _tracer(settings: Settings) -> QueryTracer | None:
+    if settings.tracing == "off":
+        return None
+    return tracing.otlp(settings.effective_worker_id, disguise(settings.log_users))
 
 
 def _status(settings: Settings, prior: Prior, worker: Worker, metrics: PrometheusObserver, signs: VitalSigns) -> Status:
@@ -136,6 +147,7 @@ class _Stop:
 
 async def _check_topics(settings: Settings) -> int:
     await connect.wait_for_broker(settings)
+    await rights.require(settings, "worker")
     differences = await topics.check(settings)
     if differences:
         raise OperationFailed("the topics are not as needed: " + "; ".join(differences))

@@ -59,6 +59,7 @@ class SettleHandler:
 
     def prepare(self, record: SourceRecord) -> FeedbackEvent | BadRecord:
         """Decode and check."""
+        self._sweeper.clock.observe(record.timestamp)
         try:
             feedback = parse_feedback(record.value)
             check_headers(record)

@@ -65,9 +65,10 @@ class Sweeper:
         tenure: Tenure,
         tables: Tables,
         committed: Committed,
+        clock: BrokerClock,
         observer: Observer,
     ) -> None:
-        self.clock = BrokerClock()
+        self.clock = clock
         self.behind = False  # more is due than one sweep lets go
         self._settings = settings
         self._partitions = partitions

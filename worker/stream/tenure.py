@@ -48,6 +48,10 @@ class Tenure:
         self.enter(assignment)
         return True
 
+    def lanes(self, topic: str) -> int:
+        """How many partitions of this topic the current assignment has."""
+        return sum(partition.topic == topic for partition in self.assignment.tps)
+
     @property
     def doubtful(self) -> bool:
         """Whether no heartbeat succeeded recently enough to write."""

@@ -74,6 +74,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr.strip() == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("pilot do", "doctor"), ("pilot tail dec", "decisions"), ("pilot explain --us", "--user")]
+)
+def test_the_shell_completes(typed: str, offered: str) -> None:
+    """Commands, arguments and options, as the README sets it up."""
+    words = typed.split()
+    asked = {"_PILOT_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    assert pilot(**asked).stdout.split() == [f"plain,{offered}"]
+
+
 @pytest.mark.parametrize("arguments", [("nonsense",), ("models",), ("budgets", "set", "ann"), ("kafka", "start", "-p")])
 def test_wrong_use_is_exit_2(arguments: tuple[str, ...]) -> None:
     """An unknown command, a missing one and a missing or unknown argument are wrong use."""

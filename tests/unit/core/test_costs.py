@@ -164,7 +164,7 @@ class TestBothModels:
         np.testing.assert_array_equal(model.estimate(X0, 256.0).expected, before.expected)
         model.freeze()
         after = model.estimate(X0, 256.0)
-        np.testing.assert_allclose(after.expected / before.expected, [1.0, 2.0])
+        np.testing.assert_allclose(np.divide(after.expected, before.expected), [1.0, 2.0])
         np.testing.assert_array_equal(after.predicted, before.predicted)
 
     def test_refresh_takes_the_bias_from_the_sums(self, kind: str) -> None:
@@ -179,14 +179,14 @@ class TestBothModels:
     def test_calibration_starts_the_bias(self, kind: str) -> None:
         """A prior's s_k corrects the estimates before any call has settled."""
         found = MODELS[kind](calibration=np.array([1.5, 1.0])).estimate(X0, 10.0)
-        np.testing.assert_allclose(found.expected / found.predicted, [1.5, 1.0])
+        np.testing.assert_allclose(np.divide(found.expected, found.predicted), [1.5, 1.0])
 
     def test_quantile_rises_with_its_level_and_never_lies_below_the_mean(self, kind: str) -> None:
         """A stricter reservation is larger; none is smaller than what the call should cost."""
         levels = [MODELS[kind](level).estimate(X0, 10.0) for level in (0.1, 0.9, 0.99)]
-        assert (levels[0].quantile < levels[1].quantile).all()
-        assert (levels[1].quantile < levels[2].quantile).all()
-        assert (levels[0].quantile >= levels[0].expected).all()
+        assert np.less(levels[0].quantile, levels[1].quantile).all()
+        assert np.less(levels[1].quantile, levels[2].quantile).all()
+        assert np.greater_equal(levels[0].quantile, levels[0].expected).all()
 
 
 def test_quantile_covers_as_many_calls_as_it_says() -> None:

@@ -127,7 +127,7 @@ def test_amounts_beyond_64_bits_stay_huge() -> None:
 def test_amounts_of_one_query_are_those_of_a_table() -> None:
     """Both forms round and cap alike: ties to even, infinity to the largest amount."""
     usd = np.array([0.0, 2.5e-9, 3.5e-9, 1.2345678915, 1e30, np.inf])
-    assert amounts(usd) == nanos(usd).tolist()
+    assert amounts(usd.tolist()) == nanos(usd).tolist()
 
 
 def test_eligible_arms_are_those_without_exclusion() -> None:

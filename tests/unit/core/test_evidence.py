@@ -28,7 +28,9 @@ def sums_of(arms: FloatArray, X: FloatArray, r: FloatArray) -> list[Moments]:
     return [Moments.of(X[arms == k], r[arms == k]) for k in range(K)]
 
 
-@pytest.mark.parametrize("hyper", [Hyper(), Hyper(0.2, 0.004, 0.05, 0.5, 2.0, 0.3)])
+@pytest.mark.parametrize(
+    "hyper", [Hyper(), Hyper(0.2, 0.004, 0.05, 0.5, 2.0, 0.3), Hyper(task_d2=0.4, task_s2=0.7, task_first=2, tasks=2)]
+)
 def test_equals_the_density_of_all_rewards(hyper: Hyper) -> None:
     """The sums give exactly the log density of the joint Gaussian of the rewards."""
     arms, X, r = drawn(Hyper(), 40, 1)
@@ -63,6 +65,18 @@ def test_no_neighbour_is_more_probable() -> None:
             Hyper(found.tau_d2, found.tau_s2, found.sigma2 * factor),
         ):
             assert objective(other) < objective(found)
+
+
+def test_task_indicators_get_variances_of_their_own() -> None:
+    """Where labels tell arms apart and nothing else does, one variance grows, the other shrinks."""
+    rng = np.random.default_rng(5)
+    labels, arms = rng.integers(0, 2, 2_000), rng.integers(0, K, 2_000)
+    X = np.column_stack([rng.normal(size=(2_000, 3)), np.eye(2)[labels], np.ones(2_000)])
+    r = np.where(labels == arms % 2, 0.9, 0.1) + 0.1 * rng.normal(size=2_000)
+    sums = sums_of(arms, X, r)
+    alike, apart = choose(sums), choose(sums, Hyper(task_first=3, tasks=2))
+    assert apart.task_d2 > alike.tau_d2 > 10 * apart.tau_d2
+    assert log_evidence(sums, apart) > log_evidence(sums, alike) + 10
 
 
 def test_intercept_stays_wide() -> None:

@@ -58,3 +58,25 @@ def test_memory_is_bounded() -> None:
     for _ in range(MOST + 10):
         outstanding.add("a", X, 0.0)
     np.testing.assert_allclose(outstanding.sums()["a"] / outstanding.weight, MOST * np.outer(X, X))
+
+
+def test_a_share_of_the_traffic_stands_for_all_of_it() -> None:
+    """A worker that serves a quarter counts each of its open decisions four times."""
+    outstanding = Outstanding(2)
+    outstanding.share = 0.25
+    outstanding.add("a", X, 0.0)
+    np.testing.assert_allclose(outstanding.sums()["a"], 4 * np.outer(X, X))
+
+
+def test_of_everybodys_rewards_a_share_closes_own_decisions() -> None:
+    """At half of the traffic two rewards close one decision, also where they come one by one."""
+    outstanding = Outstanding(2)
+    outstanding.share = 0.5
+    for _ in range(3):
+        outstanding.add("a", X, 0.0)
+    outstanding.learned("a", 1)
+    np.testing.assert_allclose(outstanding.sums()["a"], 6 * np.outer(X, X))
+    outstanding.learned("a", 2)
+    np.testing.assert_allclose(outstanding.sums()["a"], 4 * np.outer(X, X))
+    outstanding.learned("a", 6)
+    assert outstanding.sums() == {}

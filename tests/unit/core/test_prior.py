@@ -14,6 +14,7 @@ import pytest
 from worker.core import prior as artefact
 from worker.core.coupled import Hyper
 from worker.core.kinds import Clusters, Tasks
+from worker.core.pairs import gather
 from worker.core.prior import PreferencePrior, Prior, PriorError, default_prior
 from worker.core.projection import fit, stored
 from worker.core.statistics import ArmStatistics, Moments
@@ -73,6 +74,26 @@ def test_everything_survives_the_file(saved: Path) -> None:
     assert found.observations == 60
 
 
+def test_battles_survive_the_file(tmp_path: Path) -> None:
+    """Sums per pair come back exactly, so the arms of any catalog are solved as before."""
+    rng = np.random.default_rng(1)
+    a = rng.integers(0, 3, 80)
+    votes = gather(
+        ("x", "ü", "z"), CONTEXTS, prompt=rng.integers(0, 60, 80), a=a, b=(a + 1) % 3,
+        outcome=rng.integers(-1, 2, 80).astype(np.float64), vote_noise=0.3, foreign=False,
+    )  # fmt: skip
+    prior = Prior("battles", PROJECTION, CONTEXTS, votes.models, battles=votes, hyper=Hyper(tau_d2=0.004))
+    prior.save(tmp_path / "p.npz")
+    found = Prior.load(tmp_path / "p.npz")
+    assert found.battles is not None
+    plain = ("models", "vote_noise", "log_determinant", "foreign", "counts")
+    assert [getattr(found.battles, name) for name in plain] == [getattr(votes, name) for name in plain]
+    for catalog in (votes.models, ("ü", "new")):
+        packed = {model: arm.pack() for model, arm in found.arms(catalog).items()}
+        assert packed == {model: arm.pack() for model, arm in prior.arms(catalog).items()}
+    assert tuple(found.arms(("ü", "new"))) == ("ü",)
+
+
 def test_contexts_of_a_loaded_projection_are_the_same(saved: Path) -> None:
     """A worker that loads the file computes the contexts that the sums were made of."""
     found = Prior.load(saved).projection.contexts(EMBEDDINGS, TEXTS, TASKS)
@@ -112,7 +133,7 @@ def test_exchanged_array_is_noticed(saved: Path) -> None:
 def test_other_version_says_what_to_do(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of another version names both versions and the command that makes a new one."""
     monkeypatch.setattr(artefact, "VERSION", 99)
-    with pytest.raises(PriorError, match=r"version 1, this program reads 99; build it again with `pilot pretrain`"):
+    with pytest.raises(PriorError, match=r"version 2, this program reads 99; build it again with `pilot pretrain`"):
         Prior.load(saved)
 
 

@@ -233,6 +233,17 @@ class TestExploration:
         assert min(first.count(arm.model) for arm in ARMS) >= 10
         assert first[4] != first[3] or first[9] != first[8]
 
+    def test_a_worker_of_many_takes_the_others_to_be_like_itself(self) -> None:
+        """At a quarter of the traffic one open decision narrows the uncertainty like four."""
+        ask = request(models=frozenset({"cheap"}))
+        one_of_four, alone = router(known=False), router(known=False)
+        one_of_four.serve(0.25)
+        one_of_four.decide(ask, RICH)
+        for _ in range(4):
+            alone.decide(ask, RICH)
+        quarter, whole = (made.decide(ask, RICH).uncertainty for made in (one_of_four, alone))
+        assert quarter == pytest.approx(whole)
+
     def test_known_arms_are_not_forced(self) -> None:
         """With a table's scores the best arm gets everything."""
         made = router(alpha=0.0, policy="unlimited")
@@ -244,6 +255,21 @@ class TestExploration:
         poor = Account(to_nanos(0.0003))
         chosen = {made.decide(request(n), poor).model for n in range(100)}
         assert chosen == {"cheap"}
+
+    def test_an_arm_that_is_not_eligible_is_never_forced(self) -> None:
+        """Not even for a user without limit, whose budget can spare anything."""
+        made = router(known=False, policy="unlimited")
+        chosen = {made.decide(request(n, models=frozenset({"cheap", "dear"})), None).model for n in range(100)}
+        assert chosen == {"cheap", "dear"}
+
+    def test_forced_pulls_leave_the_cheapest_arm_affordable(self) -> None:
+        """A pull may take a tenth of what the cheapest arm for the rest of the window leaves over, no more."""
+        made = router(known=False, policy="unlimited", alpha=0.0)
+        made.refresh({"cheap": scored()["dear"]})
+        call = made.decide(request(), RICH).estimated_cost_nanos or 0
+        tight, ample = (Account(round(times * 1_000 * call), left=1_000.0) for times in (2.5, 6.0))
+        assert {made.decide(request(n), tight).model for n in range(100)} == {"cheap", "middle"}
+        assert "dear" in {made.decide(request(n), ample).model for n in range(100)}
 
     def test_a_frozen_router_neither_forces_nor_bonuses(self) -> None:
         """After freeze, what is known decides alone."""
@@ -381,6 +407,16 @@ class TestPaper:
             chosen.add(model)
             made.observe(model, asked.context, 0.2)
         assert chosen == {"cheap", "middle", "dear"}
+
+    def test_the_learning_bucket_stays_within_the_limit(self) -> None:
+        """Learning has no price on money, but what the user cannot pay is not eligible, and it ends with the money."""
+        made = self.paper(1.0)
+        asked = request()._replace(context=request().context[:3])
+        prices = {told.model: told.estimated_cost_nanos for told in made.decide(asked, RICH).candidates}
+        poor = Account(limit=2 * prices["middle"], left=100.0)
+        assert excluded(made.decide(asked, poor)) == {"cheap": None, "middle": None, "dear": "budget"}
+        gone = made.decide(asked, poor._replace(settled=2 * prices["middle"]))
+        assert (gone.model, gone.reason) == (None, "budget_exhausted")
 
     def test_the_deployment_bucket_exploits(self) -> None:
         """Other queries go by the mean alone: with nothing learned the first arm stays first."""

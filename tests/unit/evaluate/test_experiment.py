@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unit.evaluate.conftest import make_embeddings, make_table
+from worker import routing
 from worker.core.prior import default_prior
 from worker.core.router import RouterOptions
 from worker.core.verdict import FloatArray
@@ -15,6 +16,7 @@ from worker.evaluate.measure import measure
 from worker.evaluate.table import Table, random_splits
 from worker.evaluate.traffic import Crowd
 from worker.pretrain.table import build
+from worker.settings import load
 
 
 def bench(table: Table, embeddings: FloatArray, comparison: Comparison, splits: int = 1) -> Bench:
@@ -33,6 +35,25 @@ def test_a_warm_router_beats_the_static_mix_within_its_budget(table: Table, embe
     assert figures.vs_static_mix > 0.03
     assert figures.budget_used_share == pytest.approx(1.0, abs=0.05)
     assert figures.rejected_share < 0.02
+
+
+def test_late_feedback_rejects_hardly_anybody(table: Table, embeddings: FloatArray) -> None:
+    """With nearly all test rows open at once the pace leaves their reservations room."""
+    (done,) = run(table, embeddings, freeze=True, delay=100, budgets=[0.1])
+    assert len(done.outcome.rows) == 120
+    assert measure(done).rejected_share < 0.03
+
+
+def test_a_setting_chooses_disjoint_arms(table: Table, embeddings: FloatArray) -> None:
+    """PILOT_REWARD_MODEL reaches the replay: arms that learn alone choose otherwise, and still keep the budget."""
+    options = routing.options(load(environ={"PILOT_REWARD_MODEL": "disjoint"})[0])
+    assert options == replace(RouterOptions(), rewards="disjoint")
+    (alone,), (together,) = (run(table, embeddings, source="bandit", router=o) for o in (options, RouterOptions()))
+    assert alone.outcome.choice is not None
+    assert together.outcome.choice is not None
+    assert alone.outcome.choice.tolist() != together.outcome.choice.tolist()
+    assert measure(alone).vs_static_mix > 0
+    assert measure(alone).max_overspend <= 1.01
 
 
 def test_learning_from_nothing_ends_near_the_ceiling(table: Table, embeddings: FloatArray) -> None:

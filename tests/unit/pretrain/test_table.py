@@ -91,3 +91,11 @@ def test_run_leaves_nothing_behind_when_the_table_is_bad(tmp_path: Path) -> None
     with pytest.raises(UsageError):
         run(tmp_path / "t.parquet", tmp_path / "p.npz", encode=encode, encoder_id="e")
     assert not (tmp_path / "p.npz").exists()
+
+
+def test_task_indicators_have_variances_of_their_own() -> None:
+    """Told the kind of prompt, the prior believes more in the label than in the rest; untold there is no such block."""
+    told = build(PROMPTS, REWARDS, COSTS, MODELS, EMBEDDINGS, encoder_id="e", tasks=[str(kind) for kind in KIND])
+    assert (told.hyper.task_first, told.hyper.tasks) == told.projection.task_span == (16, 2)
+    assert told.hyper.task_d2 > 3 * told.hyper.tau_d2
+    assert built().hyper.tasks == 0

@@ -39,7 +39,7 @@ def test_directions_have_unit_length_and_strength_is_one_over_accuracy() -> None
 
 def test_held_back_votes_are_predicted() -> None:
     """On prompts that training never saw, preferences are predicted well above chance."""
-    assert PRIOR.report["held_back_accuracy"] > 0.7
+    assert PRIOR.report["held_back"]["accuracy"] > 0.7
 
 
 def test_prior_knows_who_is_good_at_what() -> None:
@@ -71,7 +71,7 @@ def test_training_finds_the_direction_that_preferences_need() -> None:
 
     after = trained.projection.contexts(embeddings, votes.prompts, votes.tasks)
     assert separation(after) > 2 * separation(start)
-    assert trained.report["held_back_accuracy"] > 0.75
+    assert trained.report["held_back"]["accuracy"] > 0.75
 
 
 def test_ties_pull_together() -> None:

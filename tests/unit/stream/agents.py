@@ -27,6 +27,7 @@ from worker.stream.batch import Batch, Headers, Journal, Output, SourceRecord
 from worker.stream.route import RouteHandler
 from worker.stream.settle import SettleHandler
 from worker.stream.state import SpendKey
+from worker.stream.sweep import BrokerClock
 
 MIDNIGHT = 19_675 * 86_400
 START_MS = MIDNIGHT * 1000
@@ -40,6 +41,7 @@ class Swept:
     pending: list[bytes]
     windows: list[SpendKey]
     mentioned: list[tuple[bytes, Event]] = field(default_factory=list)
+    clock: BrokerClock = field(default_factory=BrokerClock)
 
     def watch(self, partition: int, key: bytes, pending: Pending) -> None:
         del partition, pending

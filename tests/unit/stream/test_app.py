@@ -10,7 +10,7 @@ from aiokafka.structs import TopicPartition
 
 from tests.unit.stream.doubles import PARTITIONS, settings
 from worker.settings import Settings
-from worker.stream import app
+from worker.stream import app, watchdog
 
 
 async def test_faust_is_configured_for_our_delivery(configured: Settings) -> None:
@@ -35,6 +35,32 @@ async def test_two_workers_do_not_share_a_folder(tmp_path: Path) -> None:
     app._faust_app(settings(data_dir=tmp_path, worker_id="one"), PARTITIONS)
     app._faust_app(settings(data_dir=tmp_path, worker_id="two"), PARTITIONS)
     assert sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "t").iterdir()) == ["t/one", "t/two"]
+
+
+def test_what_waited_for_the_encoder_is_given_time_after_it_too() -> None:
+    """The first text moves its partition only after the weights are loaded, however long that took."""
+    now, loading = 0.0, True
+    patience = app._patience(lambda: loading, lambda: now)
+    assert patience() == app.START_S
+    now, loading = 30.0, False
+    assert patience() == watchdog.STALL_S, "nobody asked in between"
+    loading = True
+    patience()
+    now, loading = 30.0 + watchdog.STALL_S / 2, False
+    assert patience() == app.START_S
+    now += watchdog.STALL_S
+    assert patience() == watchdog.STALL_S
+
+
+async def test_security_settings_reach_faust(tmp_path: Path) -> None:
+    """Faust's clients log in as all others do."""
+    secured = settings(
+        data_dir=tmp_path, security_protocol="SASL_PLAINTEXT", sasl_mechanism="SCRAM-SHA-512", sasl_username="ann",
+        sasl_password="x",
+    )  # fmt: skip
+    given = app._faust_app(secured, PARTITIONS).conf.broker_credentials
+    assert (given.username, given.password, given.mechanism.value) == ("ann", "x", "SCRAM-SHA-512")
+    assert app._faust_app(settings(data_dir=tmp_path), PARTITIONS).conf.broker_credentials is None
 
 
 def test_equal_partitions_of_all_topics_are_accepted(configured: Settings) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -19,6 +20,7 @@ class Producer:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, int, list[Any]]] = []
+        self.dates: list[int] = []
 
     def create_batch(self) -> BatchBuilder:
         return BatchBuilder(BATCH_BYTES, 0)
@@ -28,7 +30,9 @@ class Producer:
         records = MemoryRecords(bytes(builder._build()))
         read = []
         while records.has_next():
-            read += [(one.key, one.value, list(one.headers)) for one in records.next_batch()]
+            batch = list(records.next_batch())
+            read += [(one.key, one.value, list(one.headers)) for one in batch]
+            self.dates += [one.timestamp for one in batch]
         self.sent.append((topic, partition, read))
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.set_result(SimpleNamespace(offset=0))
@@ -43,7 +47,7 @@ async def test_records_travel_together_in_order() -> None:
         Outgoing(b"b", None),
         Outgoing(None, b""),
     ]
-    (sent,) = await KafkaDelivery(producer).send("t.decisions", 3, records)
+    (sent,) = await KafkaDelivery(producer, lambda: 1_000).send("t.decisions", 3, records)
     assert sent.records == 3
     assert producer.sent == [
         ("t.decisions", 3, [
@@ -56,7 +60,7 @@ async def test_full_batch_is_followed_by_another() -> None:
     """What does not fit goes into the next batch; each says how many records it has."""
     producer = Producer()
     records = [Outgoing(b"%d" % number, b"x" * 300) for number in range(8)]
-    sent = await KafkaDelivery(producer).send("t", 0, records)
+    sent = await KafkaDelivery(producer, lambda: 1_000).send("t", 0, records)
     assert [part.records for part in sent] == [len(read) for _, _, read in producer.sent]
     assert len(sent) > 1
     assert [key for _, _, read in producer.sent for key, _, _ in read] == [b"%d" % number for number in range(8)]
@@ -66,7 +70,7 @@ async def test_record_larger_than_a_batch_travels_alone() -> None:
     """A large record is not lost between two batches."""
     producer = Producer()
     records = [Outgoing(b"a", b"x"), Outgoing(b"b", b"x" * 5 * BATCH_BYTES), Outgoing(b"c", b"x")]
-    sent = await KafkaDelivery(producer).send("t", 0, records)
+    sent = await KafkaDelivery(producer, lambda: 1_000).send("t", 0, records)
     assert [part.records for part in sent] == [1, 1, 1]
     assert [key for _, _, read in producer.sent for key, _, _ in read] == [b"a", b"b", b"c"]
 
@@ -74,5 +78,13 @@ async def test_record_larger_than_a_batch_travels_alone() -> None:
 async def test_nothing_sends_nothing() -> None:
     """No records, no batch."""
     producer = Producer()
-    assert await KafkaDelivery(producer).send("t", 0, []) == []
+    assert await KafkaDelivery(producer, lambda: 1_000).send("t", 0, []) == []
     assert producer.sent == []
+
+
+@pytest.mark.parametrize(("known_ms", "dated"), [(1_700_000_000_000, 1_700_000_000_000), (0, -1)])
+async def test_records_are_dated_by_the_broker(known_ms: int, dated: int) -> None:
+    """A record carries the broker's time, none at all before that is known, and never this machine's."""
+    producer = Producer()
+    await KafkaDelivery(producer, lambda: known_ms).send("t", 0, [Outgoing(b"a", b"1")])
+    assert producer.dates == [dated]

@@ -38,7 +38,7 @@ class Broom:
         self.tenure: Any = SimpleNamespace(journal=journal, began=[])
         self.sweeper = Sweeper(
             settings=settings, partitions=PARTITIONS, tenure=self.tenure, tables=tables,
-            committed=lambda topic, _: self.committed[topic], observer=notebook,
+            committed=lambda topic, _: self.committed[topic], clock=BrokerClock(), observer=notebook,
         )  # fmt: skip
         self.sweeper.clock.observe(NOW_MS)
 

@@ -77,6 +77,13 @@ async def test_who_depends_on_it_is_told(office: Office) -> None:
     assert told == [7]
 
 
+async def test_lanes_are_counted_by_topic(office: Office) -> None:
+    """Which share of the traffic a worker serves follows from the partitions that it was assigned."""
+    office.tenure.enter(assignment(("t.queries", 0), ("t.queries", 2), ("t.feedback", 0), ("t-arms-changelog", 1)))
+    assert office.tenure.lanes("t.queries") == 2
+    assert office.tenure.lanes("t.models") == 0
+
+
 async def test_current_assignment_can_be_entered_without_an_event(office: Office) -> None:
     """An idle worker still expires what it holds; without an assignment there is nothing to enter."""
     assert office.tenure.enter_current()

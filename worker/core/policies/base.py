@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from worker.core.eligibility import Mask
 from worker.core.verdict import Account, FloatArray
-from worker.money import to_usd
+from worker.money import NANOS_PER_USD
 
 
 class View(NamedTuple):
@@ -31,13 +31,27 @@ class View(NamedTuple):
     left: float = 1.0
     user_id: str = ""
 
-    @property
     def unspent_usd(self) -> float:
         """What the window has left when every open decision costs what was expected of it."""
         account = self.account
         if account is None or account.limit is None:
             return math.inf
-        return to_usd(account.limit - account.settled - account.expected)
+        return (account.limit - account.settled - account.expected) / NANOS_PER_USD
+
+    def affordable_usd(self) -> float:
+        """Mean cost of a query that the rest of the window, this one included, can bear; infinite without a limit.
+
+        When the window ends as many decisions will be open as now, and they will hold what they
+        reserved, not what they cost. A pace that forgets this has the last queries rejected.
+        """
+        account = self.account
+        if account is None or account.limit is None or account.expected <= 0 or not account.queries:
+            return self.unspent_usd() / self.left
+        outstanding = account.queries * account.expected / (account.settled + account.expected)
+        excess = max(account.reserved / account.expected - 1.0, 0.0)
+        staying = max(1.0 - self.left / outstanding, 0.0)
+        held_usd = staying * excess * account.expected / NANOS_PER_USD
+        return (self.unspent_usd() - held_usd) / (self.left + excess * min(outstanding, self.left))
 
 
 class Choice(NamedTuple):
@@ -84,4 +98,5 @@ def best(values: Sequence[float], eligible: Mask) -> int:
 
 def best_at(price: float, view: View) -> int:
     """The eligible arm with the highest score − price·cost."""
-    return best([score - price * cost for score, cost in zip(view.score, view.costs, strict=True)], view.eligible)
+    values = [score - price * cost for score, cost in zip(view.score, view.costs, strict=True)]
+    return best(values, view.eligible)

@@ -16,6 +16,7 @@ from worker.core.verdict import FloatArray
 STEPS = 60
 _LOWEST = 2.5e-4  # λ·(dearest arm's cost) of the first price above 0: less than any difference of scores
 _HIGHEST = 10.0  # λ·(cheapest arm's cost) of the last: no difference of scores, at most 1, outweighs it
+_EXPONENTS = np.linspace(0.0, 1.0, STEPS)
 _FREE_USD = 1e-9  # below the smallest amount of money: keeps the grid finite when an arm costs nothing
 
 
@@ -34,44 +35,34 @@ def solve(score: FloatArray, costs: FloatArray, rewards: FloatArray) -> Curve:
     so at most K − 1 moves of all queries at once replace a search at every price.
     """
     prices = _grid(costs.mean(axis=0))
-    rows = np.arange(len(score))
-    arm = score.argmax(axis=1)
-    cost, reward = costs[rows, arm], rewards[rows, arm]
-    falling, changing = _Steps(prices, cost.mean()), _Steps(prices, reward.mean())
-    for _ in range(score.shape[1] - 1):
-        saved, lost = cost[:, None] - costs, score[rows, arm][:, None] - score
-        price = np.divide(lost, saved, out=np.full(score.shape, np.inf), where=saved > 0)
-        arm = np.where(np.isfinite(price.min(axis=1)), price.argmin(axis=1), arm)
-        moved = price[rows, arm]
-        after_cost, after_reward = costs[rows, arm], rewards[rows, arm]
-        if np.isinf(moved).all():
+    count, arms = score.shape
+    cost_changes, reward_changes = np.zeros(len(prices) + 1), np.zeros(len(prices) + 1)
+    cell = np.arange(count) * arms + score.argmax(axis=1)
+    cost, reward = costs.take(cell), rewards.take(cell)
+    cost_changes[0], reward_changes[0] = cost.sum(), reward.sum()
+    rows = np.arange(count)  # queries that may still move
+    for _ in range(arms - 1):
+        saved = cost[:, None] - costs.take(rows, axis=0)
+        lost = score.take(cell)[:, None] - score.take(rows, axis=0)
+        # A dearer arm has a negative price, an equal one an infinite one: neither is cheaper.
+        price = np.where(saved > 0, lost, np.inf) / np.where(saved > 0, saved, 1.0)
+        to = price.argmin(axis=1)
+        at = price.take(np.arange(len(rows)) * arms + to)
+        moving = np.flatnonzero(at < np.inf)
+        if not len(moving):
             break
-        falling.add(moved, after_cost - cost)
-        changing.add(moved, after_reward - reward)
+        rows = rows[moving]
+        cell = rows * arms + to[moving]
+        after_cost, after_reward = costs.take(cell), rewards.take(cell)
+        just_after = np.searchsorted(prices, at[moving], side="right")
+        cost_changes += np.bincount(just_after, after_cost - cost[moving], len(cost_changes))
+        reward_changes += np.bincount(just_after, after_reward - reward[moving], len(reward_changes))
         cost, reward = after_cost, after_reward
-    return Curve(prices, falling.values(), changing.values())
-
-
-class _Steps:
-    """The mean of n step functions of λ, read at the prices of a grid."""
-
-    def __init__(self, prices: FloatArray, start: float) -> None:
-        self._prices = prices
-        self._changes = np.zeros(len(prices) + 1)
-        self._changes[0] = start
-
-    def add(self, at: FloatArray, changes: FloatArray) -> None:
-        """A change of each function just after a price, infinite for none; arrays of shape (n,)."""
-        index = np.searchsorted(self._prices, at, side="right")
-        self._changes += np.bincount(index, changes, len(self._changes)) / len(at)
-
-    def values(self) -> FloatArray:
-        """The mean at every price of the grid."""
-        return np.cumsum(self._changes)[:-1]
+    return Curve(prices, np.cumsum(cost_changes)[:-1] / count, np.cumsum(reward_changes)[:-1] / count)
 
 
 def _grid(mean_costs: FloatArray) -> FloatArray:
     paid = mean_costs[mean_costs > _FREE_USD]
     cheapest, dearest = (paid.min(), paid.max()) if len(paid) else (_FREE_USD, _FREE_USD)
-    steps = np.geomspace(_LOWEST / dearest, _HIGHEST / cheapest, STEPS)
-    return np.concatenate(([0.0], steps))
+    lowest, highest = _LOWEST / dearest, _HIGHEST / cheapest
+    return np.concatenate(([0.0], lowest * (highest / lowest) ** _EXPONENTS))

@@ -33,7 +33,7 @@ class Pacing:
 
     def choose(self, view: View) -> Choice:
         """The best eligible arm at the user's price of a dollar."""
-        price = 0.0 if view.account is None else self.price(view.unspent_usd / view.left, view.query_id)
+        price = 0.0 if view.account is None else self.price(view.affordable_usd(), view.query_id)
         return Choice(best_at(price, view), price)
 
     def price(self, affordable_usd: float, query_id: str) -> float:

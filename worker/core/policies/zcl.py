@@ -92,7 +92,7 @@ class Zcl:
 
     def _open(self, view: View, account: Account) -> _Bin:
         """A bin gets its share of what is left, so what the last one saved rolls over."""
-        unspent = max(view.unspent_usd, 0.0)
+        unspent = max(view.unspent_usd(), 0.0)
         affordable = max(unspent / view.left, 1e-12)
         size = max(LEAST_BIN, (view.left + account.queries) / BINS, DEAREST_CALLS * self._dearest_usd / affordable)
         size = min(size, max(view.left, 1.0))
