@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+QUIX := .venv-quix/bin/python
 
 # The numeric libraries gain nothing from more threads here, and two workers would fight for them.
 export OMP_NUM_THREADS ?= 1
@@ -51,8 +52,15 @@ check-upstream: setup ## Try the newest Faust and aiokafka in .venv-upstream; th
 chaos: setup ## Long chaos runs on a broker of their own (ARGS="--runs 10 --seed 1")
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: setup ## Run the benchmarks
-	@for script in benchmarks/core_speed.py benchmarks/head_to_head.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+bench: setup $(QUIX) ## Run the benchmarks
+	@for script in core_speed.py head_to_head.py "throughput.py --peer $(QUIX)" recovery.py; do \
+	  echo "== $$script"; $(BIN)/python benchmarks/$$script || exit 1; \
+	done
+
+# Quix Streams pins older versions of what the worker uses, so it has an environment of its own.
+$(QUIX):
+	$(PYTHON) -m venv .venv-quix
+	.venv-quix/bin/python -m pip install --quiet quixstreams==3.28.1
 
 clean: ## Remove caches and build output; .venv and data stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,7 @@ JSON Schemas in `schemas/` are generated from these classes.
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -28,6 +28,7 @@ MAX_LIMIT_USD = 1e9
 MAX_TOKENS = 1_000_000_000
 EVERYONE_ELSE = "*"
 MAX_SHOWN_CHARS = 64
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
 
 
 def _identifier(value: str) -> str:
@@ -35,7 +36,7 @@ def _identifier(value: str) -> str:
         raise ValueError("must not be empty")
     if len(value.encode()) > MAX_ID_BYTES:
         raise ValueError(f"must be at most {MAX_ID_BYTES} bytes")
-    if any(unicodedata.category(char) == "Cc" for char in value):
+    if _CONTROL.search(value):
         raise ValueError("must not contain control characters")
     return value
 
@@ -160,7 +161,7 @@ class BudgetRecord(_Input):
     limit_usd: Annotated[float, Field(ge=0, le=MAX_LIMIT_USD, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BudgetView:
     """The user's window after this decision's reservation; remaining may be negative."""
 
@@ -173,7 +174,7 @@ class BudgetView:
     shadow_price: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CandidateView:
     """One enabled model as the decision saw it."""
 
@@ -184,7 +185,7 @@ class CandidateView:
     excluded: Exclusion | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourceView:
     """Where the query lies in the queries topic."""
 
@@ -192,7 +193,7 @@ class SourceView:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """Which model answers, to the topic `decisions`, keyed by user_id. Every field is present."""
 

@@ -139,7 +139,7 @@ class TestArbiter:
 
         def later(held: Pending) -> Pending:
             taken = getattr(held, part)
-            return replace(held, **{part: replace(taken, event=Event(Source.FEEDBACK, taken.event.offset + 1))})
+            return held._replace(**{part: replace(taken, event=Event(Source.FEEDBACK, taken.event.offset + 1))})
 
         evidence = calm.evidence.copy()
         _repack(evidence.pending, later, lambda held: getattr(held, part))
@@ -148,7 +148,7 @@ class TestArbiter:
     def test_part_lost(self, calm: Result) -> None:
         """A reward that the state has forgotten is noticed."""
         evidence = calm.evidence.copy()
-        _repack(evidence.pending, lambda held: replace(held, reward=None), lambda held: held.reward)
+        _repack(evidence.pending, lambda held: held._replace(reward=None), lambda held: held.reward)
         _noticed(evidence, ": reward in pending is None")
 
     def test_one_nano(self, calm: Result) -> None:
@@ -156,7 +156,7 @@ class TestArbiter:
 
         def dearer(held: Pending) -> Pending:
             assert held.money is not None
-            return replace(held, money=replace(held.money, nanos=held.money.nanos + 1))
+            return held._replace(money=replace(held.money, nanos=held.money.nanos + 1))
 
         evidence = calm.evidence.copy()
         _repack(evidence.pending, dearer, lambda held: held.money)
@@ -167,7 +167,7 @@ class TestArbiter:
 
         def other(held: Pending) -> Pending:
             assert held.guess is not None
-            return replace(held, guess=replace(held.guess, count=held.guess.count + 1))
+            return held._replace(guess=replace(held.guess, count=held.guess.count + 1))
 
         evidence = calm.evidence.copy()
         _repack(evidence.pending, other, lambda held: held.guess)
@@ -192,7 +192,7 @@ class TestArbiter:
         """Feedback that still waits though its query was decided is noticed."""
         evidence = calm.evidence.copy()
         parked = Parked(3, 0, b"user-0", b"{}")
-        _repack(evidence.pending, lambda held: replace(held, parked=(parked,)), lambda held: held.decision)
+        _repack(evidence.pending, lambda held: held._replace(parked=(parked,)), lambda held: held.decision)
         _noticed(evidence, "parked for ever")
 
 
@@ -201,7 +201,7 @@ class TestSpend:
     def test_one_more(self, calm: Result, name: str) -> None:
         """A sum of a user's window that is one too high is noticed."""
         evidence = calm.evidence.copy()
-        _respend(evidence.spend, lambda spend: replace(spend, **{name: getattr(spend, name) + 1}))
+        _respend(evidence.spend, lambda spend: spend._replace(**{name: getattr(spend, name) + 1}))
         _noticed(evidence, f": {name} is")
 
     def test_stale(self, calm: Result) -> None:
@@ -225,7 +225,7 @@ class TestSpend:
         """A rate history that was not carried from the window before is noticed."""
         evidence = calm.evidence.copy()
         _respend(
-            evidence.spend, lambda spend: replace(spend, history=History()), lambda spend: spend.history.queries > 0
+            evidence.spend, lambda spend: spend._replace(history=History()), lambda spend: spend.history.queries > 0
         )
         _noticed(evidence, "history is")
 

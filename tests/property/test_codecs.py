@@ -91,7 +91,7 @@ def test_pending_comes_back(pending: Pending) -> None:
         assert back.choice is not None
         np.testing.assert_array_equal(back.choice.context, pending.choice.context)
         assert back.choice.context.dtype == np.float64
-        back = replace(back, choice=replace(back.choice, context=pending.choice.context))
+        back = back._replace(choice=replace(back.choice, context=pending.choice.context))
     assert back == pending
 
 

@@ -49,6 +49,7 @@ class Variant:
     order: str = "pending first"
     split_batches: bool = False
     store: str = "after acknowledgement"  # or "ahead", or "memory"
+    held_shards: str = "not done"  # what is covered while its shards wait; or "done"
     owned: bool = True  # ownership is checked before every send
     reread: bool = True  # state is read after the encoding, not before
     commit: str = "after acknowledgement"  # or "when handled"
@@ -140,8 +141,8 @@ class _SplitJournal(Journal):
     def use(self, topic: str) -> None:
         self.batch = self.batches[topic]
 
-    def turn(self) -> Batch:
-        closed = super().turn()
+    def turn(self, *, hold_shards: bool = False) -> Batch:
+        closed = super().turn(hold_shards=hold_shards)
         topic = next(topic for topic, batch in self.batches.items() if batch is closed)
         self.batches[topic] = self.batch
         return closed
@@ -241,7 +242,9 @@ class Life:
 
     @property
     def _finished(self) -> bool:
-        if self.covered or self.encoding or self.pipelines[QUERIES] or self.pipelines[FEEDBACK]:
+        if self.covered or self.journal.batch.shards or self.encoding:
+            return False
+        if self.pipelines[QUERIES] or self.pipelines[FEEDBACK]:
             return False
         unread = any(self.read[topic] < len(self.world.log(topic)) for topic in self.read)
         return not (unread or any(self.flying.values()))
@@ -328,16 +331,16 @@ class Life:
             self.done[record.topic] = record.offset + 1
 
     def _flush(self) -> None:
-        if not self.covered:
+        if not self.covered and not self.journal.batch.shards:
             return
         pipe = QUERIES
         if isinstance(self.journal, _SplitJournal):
             pipe = self.rng.choice((QUERIES, FEEDBACK))
             self.journal.use(pipe)
         covered = self.covered.pop(id(self.journal.batch), None)
-        if covered is None:
+        if covered is None and not self.journal.batch.shards:
             return
-        batch = self.journal.turn()
+        batch, covered = self._turn(covered or [])
         records = self._records(batch)
         if self.variant.store == "ahead":
             for table in TABLES:
@@ -346,6 +349,16 @@ class Life:
             [(topic, records[topic]) for topic in stage if records[topic]] for stage in STAGES[self.variant.order]
         ]
         self.pipelines[pipe].append(_Sending(batch, stages, covered))
+
+    def _turn(self, covered: list[tuple[str, int]]) -> tuple[Batch, list[tuple[str, int]]]:
+        """Close the batch, with its shards or without, and what is done when it is acknowledged."""
+        if self.variant.split_batches or self.rng.random() < 0.5 or not self.journal.batch.shards:
+            return self.journal.turn(), covered
+        batch = self.journal.turn(hold_shards=True)
+        if self.variant.held_shards == "done":
+            return batch, covered
+        self.covered[id(self.journal.batch)] = covered
+        return batch, []
 
     def _records(self, batch: Batch) -> dict[str, Records]:
         """The values as they are now, as `Tables.plan` takes them."""

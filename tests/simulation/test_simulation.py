@@ -21,6 +21,7 @@ WRONG_ORDERS = {
     "the store is written before the acknowledgement": Variant(store="ahead"),
     "a worker sends what it no longer owns": Variant(owned=False),
     "state is read before the encoding": Variant(reread=False),
+    "offsets are committed while shards are held": Variant(held_shards="done"),
     "offsets are committed when handled": Variant(commit="when handled"),
     "what is not acknowledged is evicted": Variant(evict="anything"),
 }

@@ -7,7 +7,6 @@ interleaving, changes nothing twice. Per key, never per partition.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -26,8 +25,7 @@ class Event(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(NamedTuple):
     """The highest offset of each source topic that a value contains; -1: none."""
 
     query: int = -1
@@ -40,5 +38,5 @@ class Fence:
     def raised(self, event: Event) -> Fence:
         """The fence after the effect of `event`."""
         if event.source is Source.QUERY:
-            return replace(self, query=event.offset)
-        return replace(self, feedback=event.offset)
+            return Fence(event.offset, self.feedback)
+        return Fence(self.query, event.offset)

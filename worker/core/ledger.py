@@ -8,7 +8,7 @@ below may be called again for the same event without effect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from worker.core.fence import Event, Fence, Source
 from worker.core.lifecycle import Pending
@@ -16,16 +16,15 @@ from worker.core.verdict import History
 from worker.money import saturated
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
+class Spend(NamedTuple):
     """One user's budget window; `expected` is Σ Ĉ of the decisions that are still open."""
 
     settled: int = 0
     reserved: int = 0
     expected: int = 0
     queries: int = 0
-    history: History = field(default_factory=History)
-    fence: Fence = field(default_factory=Fence)
+    history: History = History()
+    fence: Fence = Fence()
 
 
 def apply_query(spend: Spend, pending: Pending, event: Event) -> Spend:
@@ -37,12 +36,12 @@ def apply_query(spend: Spend, pending: Pending, event: Event) -> Spend:
     """
     if spend.fence.contains(event):
         return spend
-    counted = replace(spend, queries=spend.queries + 1, fence=spend.fence.raised(event))
+    counted = spend._replace(queries=spend.queries + 1, fence=spend.fence.raised(event))
     money = pending.money
     if money is None or (money.source is Source.FEEDBACK and not spend.fence.contains(money.event)):
         return _hold(counted, pending, sign=1)
     if money.source is Source.QUERY:
-        return replace(counted, settled=saturated(counted.settled + money.nanos))
+        return counted._replace(settled=saturated(counted.settled + money.nanos))
     return counted
 
 
@@ -51,14 +50,13 @@ def apply_feedback(spend: Spend, pending: Pending, event: Event) -> Spend:
     money = pending.money
     if money is None or money.event != event or spend.fence.contains(event):
         return spend
-    settled = replace(spend, settled=saturated(spend.settled + money.nanos), fence=spend.fence.raised(event))
+    settled = spend._replace(settled=saturated(spend.settled + money.nanos), fence=spend.fence.raised(event))
     reserved_here = spend.fence.contains(pending.event)
     return _hold(settled, pending, sign=-1) if reserved_here else settled
 
 
 def _hold(spend: Spend, pending: Pending, sign: int) -> Spend:
-    return replace(
-        spend,
+    return spend._replace(
         reserved=saturated(spend.reserved + sign * pending.reservation),
         expected=saturated(spend.expected + sign * pending.expected),
     )

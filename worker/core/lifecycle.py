@@ -12,8 +12,8 @@ interleaving of the two topics. Transitions are pure: they return a new record.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
 
 from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.fence import Event, Source
@@ -141,8 +141,7 @@ class Choice:
         return Arm(self.model, self.input_usd_per_mtok, self.output_usd_per_mtok, self.request_usd)
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """One query of one user. `decision` None: only early feedback is known.
 
     `overflow` is the range of feedback offsets that were refused because the
@@ -198,10 +197,10 @@ def park(pending: Pending, record: Parked, feedback: Feedback) -> tuple[Pending,
         if entry.record.offset == record.offset:
             return pending, _refusal(feedback, entry.code, entry.message)
     if len(pending.parked) < MAX_PARKED and not _overflowed(pending, record.offset):
-        held = replace(pending, parked=(*pending.parked, record), changed_ms=record.timestamp)
+        held = pending._replace(parked=(*pending.parked, record), changed_ms=record.timestamp)
         return held, Outcome(tuple((part, "parked") for part in feedback.parts))
     first, last = pending.overflow or (record.offset, record.offset)
-    known = replace(pending, overflow=(min(first, record.offset), max(last, record.offset)))
+    known = pending._replace(overflow=(min(first, record.offset), max(last, record.offset)))
     return known, _crowded_out(feedback)
 
 
@@ -220,8 +219,7 @@ def decide(
 
     `choice` None: the query was rejected. `timestamp` is the broker time in ms.
     """
-    decided = replace(
-        pending,
+    decided = pending._replace(
         decision=decision,
         offset=event.offset,
         window=window,
@@ -235,7 +233,7 @@ def decide(
         decided, outcome = _apply(decided, parse(record.value), event, lookup)
         if outcome.dead_letter is not None:
             entry = Refused(record, *outcome.dead_letter)
-            decided = replace(decided, refused=(*decided.refused, entry))
+            decided = decided._replace(refused=(*decided.refused, entry))
         outcomes.append(outcome)
     return decided, tuple(outcomes)
 
@@ -255,8 +253,8 @@ def feed(
         return pending, _unknown_model(feedback)
     fed, outcome = _apply(pending, feedback, event, lookup)
     if outcome.dead_letter is not None and outcome.dead_letter[0] is DeadLetterCode.UNKNOWN_MODEL:
-        fed = replace(fed, denied=(*fed.denied, event.offset)[-MAX_DENIED:])
-    return (replace(fed, changed_ms=timestamp) if fed is not pending else pending), outcome
+        fed = fed._replace(denied=(*fed.denied, event.offset)[-MAX_DENIED:])
+    return (fed._replace(changed_ms=timestamp) if fed is not pending else pending), outcome
 
 
 def expire_parked(pending: Pending, before_ms: int) -> Pending:
@@ -265,7 +263,7 @@ def expire_parked(pending: Pending, before_ms: int) -> Pending:
     late = [record for record in pending.parked if record.timestamp <= before_ms]
     refused = tuple(Refused(record, DeadLetterCode.UNKNOWN_QUERY, message) for record in late)
     waiting = tuple(record for record in pending.parked if record.timestamp > before_ms)
-    return replace(pending, parked=waiting, refused=(*pending.refused, *refused))
+    return pending._replace(parked=waiting, refused=(*pending.refused, *refused))
 
 
 def lessons(pending: Pending, event: Event) -> Iterable[tuple[str, Lesson]]:
@@ -318,20 +316,20 @@ def _apply(pending: Pending, feedback: Feedback, event: Event, lookup: ModelLook
     if feedback.reward is not None:
         parts.append(("reward", done if pending.reward is None else "duplicate"))
         if pending.reward is None:
-            pending = replace(pending, reward=Reward(feedback.reward, event, ran.model))
+            pending = pending._replace(reward=Reward(feedback.reward, event, ran.model))
     if feedback.output_tokens is not None:
         parts.append(("tokens", done if pending.tokens is None else "duplicate"))
         if pending.tokens is None:
-            pending = replace(pending, tokens=Tokens(feedback.output_tokens, event, ran.model))
+            pending = pending._replace(tokens=Tokens(feedback.output_tokens, event, ran.model))
     return pending, Outcome(tuple(parts))
 
 
 def _settle(pending: Pending, choice: Choice, feedback: Feedback, money: Money, ran: Arm) -> Pending:
-    settled = replace(pending, money=money)
+    settled = pending._replace(money=money)
     guess = _infer_tokens(choice, ran, money.nanos)
     if guess is None or money.failed or feedback.output_tokens is not None or pending.tokens is not None:
         return settled
-    return replace(settled, guess=Tokens(guess, money.event, ran.model))
+    return settled._replace(guess=Tokens(guess, money.event, ran.model))
 
 
 def _apply_unknown(pending: Pending, feedback: Feedback, event: Event) -> tuple[Pending, Outcome]:
@@ -340,7 +338,7 @@ def _apply_unknown(pending: Pending, feedback: Feedback, event: Event) -> tuple[
     if pending.money is not None:
         return pending, Outcome((("money", "duplicate"),))
     money = Money(feedback.cost_nanos, event, None, feedback.failed)
-    return replace(pending, money=money), Outcome((("money", "unknown_model"),))
+    return pending._replace(money=money), Outcome((("money", "unknown_model"),))
 
 
 def _amount(feedback: Feedback, ran: Arm) -> int | None:

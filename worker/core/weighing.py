@@ -6,8 +6,9 @@ floats here, because what follows looks at a few values of one query at a time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from worker.core.arms import Arm
 from worker.core.beliefs import Beliefs
@@ -58,6 +59,10 @@ def weigh_many(
     return list(map(Weighed._make, zip(*[column.tolist() for column in columns], strict=True)))
 
 
+# `Candidate._make` without its check of the length, which the columns keep: eleven are made a query.
+_candidate: Callable[[tuple[Any, ...]], Candidate] = partial(tuple.__new__, Candidate)
+
+
 class Candidates(Collection[Candidate]):
     """Every enabled model as a query saw it. Kept as columns: a row is made when it is read."""
 
@@ -76,7 +81,7 @@ class Candidates(Collection[Candidate]):
             [EXCLUSIONS[code] for code in self._codes],
             strict=True,
         )
-        return map(Candidate._make, columns)
+        return map(_candidate, columns)
 
     def __len__(self) -> int:
         return len(self._codes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from worker.core.ledger import Spend
@@ -55,7 +56,7 @@ def render(
         policy=verdict.policy,
         policy_version=version,
         budget=_budget(spend, window, verdict.shadow_price),
-        candidates=[_candidate(candidate) for candidate in verdict.candidates] if detailed else [],
+        candidates=_candidates(verdict) if detailed else [],
         source=SourceView(record.partition, record.offset),
         decided_at=timestamp(now_s),
         metadata=query.metadata,
@@ -66,6 +67,12 @@ def timestamp(seconds: float) -> str:
     """RFC 3339, UTC, milliseconds."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@lru_cache(maxsize=64)
+def _bound(seconds: int) -> str:
+    """A window's bound, which most decisions share."""
+    return timestamp(seconds)
 
 
 def echoed(headers: Headers) -> Headers:
@@ -132,17 +139,14 @@ def _budget(spend: Spend, window: Window, shadow_price: float | None) -> BudgetV
         settled_usd=to_usd(spend.settled),
         reserved_usd=to_usd(spend.reserved),
         remaining_usd=to_usd(window.limit - spend.settled - spend.reserved),
-        window_start=timestamp(window.start),
-        window_end=timestamp(window.start + window.length),
+        window_start=_bound(window.start),
+        window_end=_bound(window.start + window.length),
         shadow_price=shadow_price,
     )
 
 
-def _candidate(candidate: Candidate) -> CandidateView:
-    return CandidateView(
-        candidate.model,
-        candidate.expected_reward,
-        candidate.uncertainty,
-        to_usd(candidate.estimated_cost_nanos),
-        candidate.excluded,
-    )
+def _candidates(verdict: Verdict) -> list[CandidateView]:
+    return [
+        CandidateView(model, reward, uncertainty, nanos / NANOS_PER_USD, excluded)
+        for model, reward, uncertainty, nanos, excluded in verdict.candidates
+    ]

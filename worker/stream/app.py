@@ -25,7 +25,7 @@ from worker.observe import records
 from worker.observe.records import Observer
 from worker.observe.tracing import QueryTracer
 from worker.settings import Settings
-from worker.stream import commits, compat, contiguity, exits, fencing, watchdog
+from worker.stream import commits, compat, contiguity, drain, exits, fencing, watchdog
 from worker.stream.commits import Consumer, ConsumerThread, Lease
 from worker.stream.delivery import KafkaDelivery, Outgoing, Sent
 from worker.stream.fencing import Claims
@@ -47,6 +47,7 @@ MAX_BATCH_BYTES = 256 * 1024
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 # Above the longest broker outage to live through; a send that takes longer ends the process (exit 72).
 SEND_TIMEOUT_S = 60.0
+QUEUED_CHUNKS = 64  # of an agent; beyond about as many its partitions are not fetched
 START_S = 120.0  # until the control topics are read; and the first text loads the encoder
 
 
@@ -141,7 +142,7 @@ def build(
     claims = Claims(
         settings, tables.claim_keys, delivery, lambda: thread().active_assignment is not None and lease.held
     )
-    commits.install(lease, _on_assignment(settings, partitions, claims))
+    commits.install(lease, _on_assignment(settings, partitions, claims), tables.restore)
 
     tenure = Tenure(lease, thread, lambda: State(tables.load_pending, tables.load_spend, tables.load_shard))
     lane = Lane(tenure.journal, tables, delivery, tenure)
@@ -173,8 +174,8 @@ def build(
         learning_share=options.learning_share, observer=observer,
     )  # fmt: skip
     gate = asyncio.Event()
-    route: Intake[Any] = Intake(tenure, lane, gate, query_handler.prepare, query_handler.handle)
-    settle: Intake[Any] = Intake(tenure, lane, gate, feedback_handler.prepare, feedback_handler.handle)
+    route: Intake[Any] = Intake(tenure, lane, gate, query_handler.prepare_many, query_handler.handle_many)
+    settle: Intake[Any] = Intake(tenure, lane, gate, feedback_handler.prepare_many, feedback_handler.handle_many)
     intakes = {settings.topic("queries"): route, settings.topic("feedback"): settle}
     guard = _watchdog(settings, app, intakes, encoder, progress=progress, observer=observer)
     tenure.check_pause = guard.check_pause
@@ -235,6 +236,8 @@ def _faust_app(settings: Settings, partitions: int) -> faust.App:
         topic_allow_declare=False,  # they exist, and a worker need not have the right to create them
         table_standby_replicas=0,
         stream_wait_empty=True,
+        stream_buffer_maxsize=QUEUED_CHUNKS,
+        broker_max_poll_records=drain.POLL,
         broker_commit_interval=COMMIT_INTERVAL_S,
         broker_commit_every=10**9,  # only the timer commits
         broker_session_timeout=session,

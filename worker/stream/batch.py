@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Pending
@@ -14,8 +14,7 @@ from worker.stream.state import SpendKey, State
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRecord:
+class SourceRecord(NamedTuple):
     """A record of a source topic as it was received; timestamp is broker time in ms."""
 
     topic: str
@@ -27,8 +26,7 @@ class SourceRecord:
     headers: Headers = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """A record for a public topic."""
 
     topic: str
@@ -42,15 +40,16 @@ class Output:
 class Batch:
     """Keys are kept with their partition; values are taken when the batch leaves.
 
-    `covered` are the source events whose effects the batch contains, as
-    (position, offset, event).
+    `covered` are the source events that are done when the batch is acknowledged, as
+    (position, offset, event); the first `held` of them were taken over from earlier batches,
+    whose shards leave with this one.
     """
 
     number: int
     assignment: Any = None
     generation: int | None = None
-    started: float = 0.0
     covered: list[tuple[Any, int, Any]] = field(default_factory=list)
+    held: int = 0
     pending: dict[bytes, int] = field(default_factory=dict)
     spend: dict[SpendKey, int] = field(default_factory=dict)
     shards: dict[ShardKey, int] = field(default_factory=dict)
@@ -65,10 +64,19 @@ class Journal:
         self.state = state
         self.batch = Batch(number=1)
 
-    def turn(self) -> Batch:
-        """Close the current batch and begin the next."""
+    def turn(self, *, hold_shards: bool = False) -> Batch:
+        """Close the current batch and begin the next.
+
+        Held shards stay for a later batch, and with them what is covered: an event is not
+        done before all of its effects are durable.
+        """
         closed = self.batch
         self.batch = Batch(number=closed.number + 1)
+        if hold_shards and closed.shards:
+            self.batch.assignment, self.batch.generation = closed.assignment, closed.generation
+            self.batch.shards, closed.shards = closed.shards, {}
+            self.batch.covered, closed.covered = closed.covered, []
+            self.batch.held = len(self.batch.covered)
         return closed
 
     def put_pending(self, partition: int, key: bytes, pending: Pending | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, ClassVar
 
 import aiokafka.errors
@@ -18,16 +18,17 @@ import structlog
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 from mode.utils.futures import notify
 
 from worker.stream import contiguity
 from worker.stream.contiguity import SourcePosition
+from worker.stream.drain import Feeder, Restore, chunks, restore
 
 logger = structlog.get_logger(__name__)
 
 _CALL_TIMEOUT_S = 5.0
 _LEASE_SHARE = 0.8  # of the session timeout: the broker hands partitions on only after all of it
-_YIELD_EVERY = 100
 
 _original_heartbeat = GroupCoordinator._do_heartbeat
 
@@ -140,19 +141,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
 
     lease: ClassVar[Lease]
     on_assignment: ClassVar[Callable[[Any], Awaitable[None]]]
+    restore: ClassVar[Restore]
     _committing: asyncio.Lock | None = None
     last_commit = 0.0
-    draining_since: float | None = None
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
-
-    def _to_message(self, tp: Any, record: Any) -> Any:
-        message = super()._to_message(tp, record)
-        message.source_position = getattr(record, "source_position", None)
-        message.previous_offset = getattr(record, "previous_offset", None)
-        message.timestamp_ms = record.timestamp
-        return message
 
     def ack(self, message: Any) -> bool:
         """Only serves Faust's wait for empty streams; progress is `SourcePosition.done`."""
@@ -192,16 +186,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
     force_commit = commit
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Faust's loop without the "already read" filter for sources: `SourcePosition` judges them."""
+        """Replaces Faust's loop: see `worker.stream.drain`. What is read again is judged by `SourcePosition`."""
+        feeder = Feeder(self)
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
-                batch = self.getmany(timeout=1.0)
+                fetched, active = await self._wait_next_records(timeout=1.0)
                 await self.sleep(0)
                 if self.should_stop:
                     break
-                self.draining_since = time.monotonic()
-                await self._drain_batch(batch)
-                self.draining_since = None
+                await self._drain(feeder, fetched or {}, active)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
@@ -209,28 +202,34 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
             if not self.app.should_stop:
                 raise
 
-    async def _drain_batch(self, batch: Any) -> None:
-        count = 0
-        async for tp, message in batch:
-            count += 1
-            if count % _YIELD_EVERY == 0:
-                await asyncio.sleep(0)
-            if message.source_position is not None:
-                await self.wait_first(self.callback(message), self.suspend_flow.wait())
+    def holds_back(self, tp: Any) -> bool:
+        """Whether a partition is not fetched because its agent's queue is long."""
+        return tp in self._buffered_partitions
+
+    async def _drain(self, feeder: Feeder, fetched: Mapping[Any, Any], active: Any) -> None:
+        generation, recovery = self.app.consumer_generation_id, self.app.tables.recovery
+        for partition, records in chunks(fetched):
+            tp = TP(*partition)  # aiokafka has a type of its own
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return  # the next owner reads them
+            if tp not in active and tp not in self._buffered_partitions:
                 continue
-            read = self._read_offset[tp]
-            if read is None or message.offset >= read:
-                await self.wait_first(self.callback(message), self.suspend_flow.wait())
-                self._read_offset[tp] = message.offset
+            if hasattr(records[0], "source_position"):
+                feeder.feed(tp, records)
+            else:
+                restore(recovery, type(self).restore, tp, records)
+            await asyncio.sleep(0)
 
 
-def install(lease: Lease, on_assignment: Callable[[Any], Awaitable[None]]) -> None:
+def install(lease: Lease, on_assignment: Callable[[Any], Awaitable[None]], restore: Restore) -> None:
     """Make Faust's transport use this consumer, and date the lease by the heartbeats that were answered.
 
-    `on_assignment` is awaited on the consumer thread with each new assignment, before anything of it is read.
+    `on_assignment` is awaited on the consumer thread with each new assignment, before anything of it is read;
+    `restore` writes changelog records to a table's store.
     """
     Consumer.lease = lease
     Consumer.on_assignment = on_assignment
+    Consumer.restore = staticmethod(restore)
     driver.Transport.Consumer = Consumer
 
     async def heartbeat(self: GroupCoordinator) -> Any:

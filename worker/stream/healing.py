@@ -22,6 +22,7 @@ logger = structlog.get_logger(__name__)
 HOLE_S = 0.5
 SILENT_S = 2.0
 IDLE_S = 1.0
+AT_WORK_S = 5.0  # a chunk of texts takes the encoder a second or two
 GRACE_S = 2.5  # what is queued in front of the re-fetched records must drain first
 ATTEMPTS = 3
 
@@ -42,6 +43,10 @@ class Healer:
         now = time.monotonic()
         for position in positions:
             position.quiet_since = max(position.quiet_since, now)
+
+    def at_work(self, topic: str) -> bool:
+        """Whether the topic's agent has taken up records lately."""
+        return time.monotonic() - self._intakes[topic].seen_at < AT_WORK_S
 
     async def check(self, positions: list[SourcePosition]) -> None:
         """Seek where records are missing."""

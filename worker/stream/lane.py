@@ -8,6 +8,8 @@ Both agents write into one batch; batches leave through one pipeline:
 
 Later batches follow through the stages like in a factory, none overtakes. The
 orders that look as good lose or double events (docs/decisions/0001-delivery.md).
+Shards are large and leave rarely; what they hold is not done before they have left
+(docs/decisions/0015-shards-leave-rarely.md).
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from worker.stream.tables import Change, Tables
 
 logger = structlog.get_logger(__name__)
 
-MAX_EVENTS = 100  # more per batch make no record batch noticeably better, fewer cost throughput
+MAX_EVENTS = 400
 LINGER_S = 0.003
-MAX_BATCHES_UNDERWAY = 50
+# Few: under load a batch grows while those before it are written, and large batches are what makes it fast.
+MAX_BATCHES_UNDERWAY = 3
+SHARDS_EVERY_S = 0.25  # a quarter of what a replica may lag behind
 _DOUBT_S = 0.05
 
 Plan = dict[tuple[str, int], list[Change]]
@@ -59,34 +63,49 @@ class Lane:
         self._idle = asyncio.Event()
         self._idle.set()
         self._underway = 0
+        self._shards_left = 0.0
 
     def touch(self, assignment: Any, generation: int | None) -> None:
         """Note that the current batch has content, and whose."""
         batch = self.journal.batch
         if batch.assignment is None:
-            batch.assignment, batch.generation, batch.started = assignment, generation, time.monotonic()
+            batch.assignment, batch.generation = assignment, generation
         self._filled.set()
 
     async def maybe_flush(self) -> None:
         """Send the current batch if it is full; waits while too many are under way."""
-        if len(self.journal.batch.covered) >= MAX_EVENTS:
+        batch = self.journal.batch
+        if len(batch.covered) - batch.held >= MAX_EVENTS:
             await self.flush()
 
-    async def flush(self) -> None:
-        """Send the current batch now."""
+    async def flush(self, *, everything: bool = False) -> None:
+        """Send the current batch now; its shards if they are due or `everything` is."""
         await self._room.acquire()
         batch = self.journal.batch
         if batch.assignment is None:
             self._room.release()
             return
-        self.journal.turn()
+        self._turn(batch, time.monotonic(), everything=everything)
         self._underway += 1
         self._idle.clear()
         self._stages[0].put_nowait(Shipment(batch, self._tables.plan(batch, self.journal.state)))
 
+    def _turn(self, batch: Batch, now: float, *, everything: bool) -> None:
+        """Close the batch; shards that left a moment ago are held for a later one, which a timer sends."""
+        wait = self._shards_left + SHARDS_EVERY_S - now
+        if not batch.shards:
+            self.journal.turn()
+        elif everything or wait <= 0:
+            self.journal.turn()
+            self._shards_left = now
+        else:
+            if not batch.held:
+                asyncio.get_running_loop().call_later(wait, self._filled.set)
+            self.journal.turn(hold_shards=True)
+
     async def drained(self) -> None:
         """Wait until nothing is under way; for a graceful stop."""
-        await self.flush()
+        await self.flush(everything=True)
         await self._idle.wait()
 
     async def run_flusher(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +17,7 @@ from worker import codecs
 from worker.core import ledger, lifecycle
 from worker.core.arms import Arm
 from worker.core.arrivals import carry
+from worker.core.batch import Batch
 from worker.core.fence import Event, Source
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Choice, Pending
@@ -40,6 +43,8 @@ from worker.stream.state import SpendKey
 from worker.stream.sweep import Sweeper
 from worker.stream.tenure import Tenure
 
+FEW_QUERIES = 8  # fewer are decided sooner one by one than weighed together
+
 
 class TextEncoder(Protocol):
     """Encodes one text off the event loop."""
@@ -50,12 +55,23 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A valid query with its context ψ, shape (d,), and when it was taken up, in seconds since the epoch."""
+    """A valid query, as the core sees it, and when it was taken up, in seconds since the epoch."""
 
     query: Query
-    context: FloatArray
+    request: Request
     taken: float
     trace: QueryTrace | None = None
+
+
+class _Embedded(NamedTuple):
+    """A checked query with its embedding, float64 of shape (E,)."""
+
+    query: Query
+    vector: FloatArray
+
+
+Ready = Prepared | BadRecord
+Decide = Callable[[Account], Verdict]
 
 
 class Moments(NamedTuple):
@@ -105,35 +121,56 @@ class RouteHandler:
         self._decisions = settings.topic("decisions")
         self._dead_letters = settings.topic("dead-letters")
 
-    def prepare(self, record: SourceRecord) -> Prepared | BadRecord | asyncio.Future[Prepared | BadRecord]:
+    def prepare(self, record: SourceRecord) -> Ready | asyncio.Future[Ready]:
         """Decode and check; a text is encoded meanwhile, an embedding is used as it is."""
-        self._sweeper.clock.observe(record.timestamp)
-        taken = time.time()
-        try:
-            query = parse(Query, record.value)
-            check_placement(record, query, self._partitions)
-            if query.embedding is not None:
-                vector = check_embedding(query.embedding, self._settings.embedding_dim)
-                return Prepared(query, self._context(query, vector), taken, self._trace(record, query))
-        except BadRecord as bad:
-            return bad
-        return asyncio.ensure_future(self._encode(query, taken, self._trace(record, query)))
+        return self.prepare_many((record,))[0]
 
-    def handle(self, record: SourceRecord, prepared: Prepared | BadRecord) -> None:
+    def prepare_many(self, records: Sequence[SourceRecord]) -> list[Ready | asyncio.Future[Ready]]:
+        """`prepare` for a chunk, whose embeddings are projected together."""
+        taken = time.time()
+        checked = [self._checked(record) for record in records]
+        embedded = [(found.query, found.vector) for found in checked if isinstance(found, _Embedded)]
+        contexts = iter(self._contexts(embedded))
+        prepared: list[Ready | asyncio.Future[Ready]] = []
+        for record, found in zip(records, checked, strict=True):
+            if isinstance(found, _Embedded):
+                request = _request(found.query, next(contexts), record.timestamp)
+                prepared.append(Prepared(found.query, request, taken, self._trace(record, found.query)))
+            elif isinstance(found, Query):
+                work = self._encode(found, record.timestamp, taken, self._trace(record, found))
+                prepared.append(asyncio.ensure_future(work))
+            else:
+                prepared.append(found)
+        return prepared
+
+    def handle(self, record: SourceRecord, prepared: Ready) -> None:
         """Decide, or repeat what was decided. Synchronous from the first read to the last write."""
-        if isinstance(prepared, BadRecord):
-            self._set_aside(record, prepared)
-            return
+        self.handle_many(((record, prepared),))
+
+    def handle_many(self, ready: Sequence[tuple[SourceRecord, Ready]]) -> None:
+        """`handle` for a chunk: its queries are weighed together and decided one after the other."""
+        requests = [prepared.request for _, prepared in ready if isinstance(prepared, Prepared)]
+        batch = Batch(self._router, requests) if len(requests) >= FEW_QUERIES else None
+        index = 0
+        for record, prepared in ready:
+            if isinstance(prepared, BadRecord):
+                self._set_aside(record, prepared)
+                continue
+            decide = partial(self._router.decide, prepared.request) if batch is None else partial(batch.decide, index)
+            self._traced(record, prepared, decide)
+            index += 1
+
+    def _traced(self, record: SourceRecord, prepared: Prepared, decide: Decide) -> None:
         trace = prepared.trace
         if trace is None:
-            self._answer(record, prepared)
+            self._answer(record, prepared, decide)
             return
         began = time.time_ns()
-        self._answer(record, prepared)
+        self._answer(record, prepared, decide)
         decided = trace.step("decide", began)
         self._tenure.journal.on_delivered(lambda: trace.end("write", decided))
 
-    def _answer(self, record: SourceRecord, prepared: Prepared) -> None:
+    def _answer(self, record: SourceRecord, prepared: Prepared, decide: Decide) -> None:
         query, event = prepared.query, Event(Source.QUERY, record.offset)
         journal = self._tenure.journal
         key = codecs.pack_pending_key(query.user_id, query.query_id)
@@ -143,7 +180,7 @@ class RouteHandler:
             self._repeat(record, pending.decision)
             return
         if pending.decision is None:
-            pending = self._decide(record, prepared, pending, event)
+            pending = self._decide(record, prepared, decide, pending, event)
         journal.put_pending(record.partition, key, pending)
         self._sweeper.watch(record.partition, key, pending)
         self._spend(record.partition, SpendKey(query.user_id, pending.window, pending.window_s))
@@ -151,12 +188,13 @@ class RouteHandler:
         effects.apply(journal, record.partition, query.user_id, pending, event, rewarding=rewarding)
         self._emit(record, pending)
 
-    async def _encode(self, query: Query, taken: float, trace: QueryTrace | None) -> Prepared:
+    async def _encode(self, query: Query, timestamp: int, taken: float, trace: QueryTrace | None) -> Prepared:
         began = time.time_ns()
-        vector = await self._encoder.encode(query.text or "")
+        vector = np.asarray(await self._encoder.encode(query.text or ""), dtype=np.float64)
         if trace is not None:
             trace.step("encode", began)
-        return Prepared(query, self._context(query, np.asarray(vector, dtype=np.float64)), taken, trace)
+        (context,) = self._contexts([(query, vector)])
+        return Prepared(query, _request(query, context, timestamp), taken, trace)
 
     def _trace(self, record: SourceRecord, query: Query) -> QueryTrace | None:
         if self._tracer is None:
@@ -164,11 +202,30 @@ class RouteHandler:
         place = (record.topic, record.partition, record.offset)
         return self._tracer.begin(*place, record.headers, (query.query_id, query.user_id))
 
-    def _context(self, query: Query, vector: FloatArray) -> FloatArray:
-        context: FloatArray = self._projection.contexts(vector[None, :], [query.text], [query.task])[0]
-        return context
+    def _checked(self, record: SourceRecord) -> Query | _Embedded | BadRecord:
+        """A query whose text is still to be encoded, or one with its embedding."""
+        self._sweeper.clock.observe(record.timestamp)
+        try:
+            query = parse(Query, record.value)
+            check_placement(record, query, self._partitions)
+            if query.embedding is None:
+                return query
+            return _Embedded(query, check_embedding(query.embedding, self._settings.embedding_dim))
+        except BadRecord as bad:
+            return bad
 
-    def _decide(self, record: SourceRecord, prepared: Prepared, pending: Pending, event: Event) -> Pending:
+    def _contexts(self, embedded: Sequence[tuple[Query, FloatArray]]) -> FloatArray:
+        """ψ of each, shape (n, d)."""
+        if not embedded:
+            return np.empty((0, 0))
+        vectors = np.array([vector for _, vector in embedded])
+        return self._projection.contexts(
+            vectors, [query.text for query, _ in embedded], [query.task for query, _ in embedded]
+        )
+
+    def _decide(
+        self, record: SourceRecord, prepared: Prepared, decide: Decide, pending: Pending, event: Event
+    ) -> Pending:
         begun = time.time()
         query = prepared.query
         window = self._window(record, query.user_id)
@@ -178,7 +235,8 @@ class RouteHandler:
                 ExitCode.STATE_BROKEN,
                 f"spend contains {record.topic}/{record.partition}/{record.offset}, but no decision is known of it",
             )
-        verdict = self._router.decide(_request(prepared, record.timestamp), _account(spend, window, record.timestamp))
+        verdict = decide(_account(spend, window, record.timestamp))
+        early = {parked.value: parse_feedback(parked.value) for parked in pending.parked}
         decided, outcomes = lifecycle.decide(
             pending,
             decision=b"",
@@ -186,7 +244,7 @@ class RouteHandler:
             window=window.start,
             choice=self._choice(prepared, verdict),
             timestamp=record.timestamp,
-            parse=lambda value: core_feedback(parse_feedback(value)),
+            parse=lambda value: core_feedback(early[value]),
             lookup=self._catalog.arm,
         )
         now = time.time()
@@ -194,9 +252,9 @@ class RouteHandler:
             query, record, verdict, ledger.apply_query(spend, decided, event), window,
             version=self._router.version, now_s=now, detailed=self._settings.decision_detail == "full",
         )  # fmt: skip
-        decided = replace(decided, decision=decision.to_json())
+        decided = decided._replace(decision=decision.to_json())
         for parked, outcome in zip(pending.parked, outcomes, strict=True):
-            report(self._observer, parse_feedback(parked.value), outcome, decided)
+            report(self._observer, early[parked.value], outcome, decided)
         report_first(self._observer, pending, decided, 0.0)
         self._announce(record, prepared, verdict, window, Moments(prepared.taken, begun, now))
         return decided
@@ -226,7 +284,7 @@ class RouteHandler:
         text_tokens = 0 if query.text is None else math.ceil(len(query.text.encode()) / 4)
         return Choice(
             model=arm.model,
-            context=prepared.context,
+            context=prepared.request.context,
             fingerprint=self._projection.fingerprint,
             reservation=verdict.reservation_nanos or 0,
             expected=verdict.estimated_cost_nanos or 0,
@@ -295,12 +353,11 @@ class RouteHandler:
         self._tenure.journal.on_delivered(acknowledged)
 
 
-def _request(prepared: Prepared, timestamp_ms: int) -> Request:
-    query = prepared.query
+def _request(query: Query, context: FloatArray, timestamp_ms: int) -> Request:
     return Request(
         query_id=query.query_id,
         user_id=query.user_id,
-        context=prepared.context,
+        context=context,
         input_tokens=query.input_tokens,
         text_bytes=None if query.text is None else len(query.text.encode()),
         max_output_tokens=query.max_output_tokens,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from worker import codecs
 from worker.core import lifecycle
 from worker.core.fence import Event, Source
@@ -45,6 +47,15 @@ class SettleHandler:
         self._learning_share = learning_share
         self._observer = observer
         self._dead_letters = settings.topic("dead-letters")
+
+    def prepare_many(self, records: Sequence[SourceRecord]) -> list[FeedbackEvent | BadRecord]:
+        """`prepare` for a chunk."""
+        return [self.prepare(record) for record in records]
+
+    def handle_many(self, ready: Sequence[tuple[SourceRecord, FeedbackEvent | BadRecord]]) -> None:
+        """`handle` for a chunk, one after the other."""
+        for record, prepared in ready:
+            self.handle(record, prepared)
 
     def prepare(self, record: SourceRecord) -> FeedbackEvent | BadRecord:
         """Decode and check."""

@@ -13,7 +13,6 @@ import heapq
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
 
 from worker import codecs
@@ -31,6 +30,7 @@ from worker.stream.tables import Tables
 from worker.stream.tenure import Tenure
 
 _PER_SWEEP = 500  # keys of each kind: a sweep must not hold up the agents
+_INDEXED_WINDOWS = 2_000  # stored windows a sweep takes note of, some ten microseconds each
 _RETRY_MS = 5_000
 _TOPICS = {Source.QUERY: "queries", Source.FEEDBACK: "feedback"}
 
@@ -88,8 +88,7 @@ class Sweeper:
         self._told: dict[bytes, int] = {}  # the last refused offset whose dead letter is acknowledged
         self._current: frozenset[int] = frozenset()
         self._stored: Iterator[tuple[bytes, bytes]] = iter(self._tables.pending_items())
-        for key in self._tables.spend_keys():
-            self.watch_window(partition_of(key.user_id.encode(), self._partitions), key)
+        self._stored_windows: Iterator[SpendKey] = iter(self._tables.spend_keys())
 
     def watch(self, partition: int, key: bytes, pending: Pending) -> None:
         """A pending record was written: it will be due some time after its last change."""
@@ -140,6 +139,8 @@ class Sweeper:
         for key, value in islice(self._stored, _PER_SWEEP):
             user_id, _ = codecs.unpack_pending_key(key)
             self.watch(partition_of(user_id.encode(), self._partitions), key, codecs.unpack_pending(value))
+        for window in islice(self._stored_windows, _INDEXED_WINDOWS):
+            self.watch_window(partition_of(window.user_id.encode(), self._partitions), window)
 
     def _deadline(self, pending: Pending) -> int:
         if pending.decision is None and pending.parked:
@@ -199,7 +200,7 @@ class Sweeper:
         """Refuse what waited too long, tell it, and forget it once told and beyond any replay."""
         told, committed = self._told.get(key, -1), self._committed_in(Source.FEEDBACK, partition)
         kept = tuple(entry for entry in pending.refused if entry.record.offset > min(told, committed - 1))
-        left = expire_parked(replace(pending, refused=kept), now - int(self._settings.park_s * 1000))
+        left = expire_parked(pending._replace(refused=kept), now - int(self._settings.park_s * 1000))
         if not left.parked and not left.refused and self._settled_in_log(partition, key, pending):
             self._forget(partition, key)
             return

@@ -8,8 +8,8 @@ has acknowledged, so it never runs ahead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import faust
@@ -79,7 +79,7 @@ class Tables:
         if value is None:
             return None
         pending = codecs.unpack_pending(value)
-        return replace(pending, window_s=0) if pending.window_s == self._length else pending
+        return pending._replace(window_s=0) if pending.window_s == self._length else pending
 
     def load_spend(self, _: int, key: SpendKey) -> Spend | None:
         """A user's window from the local store."""
@@ -146,6 +146,11 @@ class Tables:
             faust.types.TP(metadata.topic, metadata.partition), metadata.offset + len(changes) - 1
         )
 
+    def restore(self, table: Any, tp: Any, records: Sequence[Any]) -> None:
+        """Write records that were read from the changelog to the local store, in their order."""
+        windowed = table is self._spend
+        table.data.apply_changelog_batch([_Restored(record, tp, windowed=windowed) for record in records], _same, _same)
+
     def _add(self, plan: dict[tuple[str, int], list[Change]], table: Any, partition: int, change: Change) -> None:
         plan.setdefault((self._topics[id(table)], partition), []).append(change)
 
@@ -153,6 +158,27 @@ class Tables:
         """Faust's form of a window, which ends .1 s early. Its start says it all: money stays where it began."""
         start = float(key.window)
         return key.user_id, (start, start + (key.length or self._length) - 0.1)
+
+
+class _Restored:
+    """A changelog record as Faust's stores take it."""
+
+    __slots__ = ("key", "message", "offset", "partition", "tp", "value")
+
+    def __init__(self, record: Any, tp: Any, *, windowed: bool) -> None:
+        self.key = _window_of(record.key) if windowed else record.key
+        self.value = record.value
+        self.tp, self.partition, self.offset = tp, tp.partition, record.offset
+        self.message = self
+
+
+def _window_of(key: bytes) -> tuple[str, tuple[float, float]]:
+    user_id, (start, end) = orjson.loads(key)
+    return user_id, (start, end)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _plain(app: faust.App, name: str, partitions: int) -> Any:

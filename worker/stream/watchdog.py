@@ -182,7 +182,7 @@ class Watchdog:
             self._unmoved[tp] = (mark, now)
             return
         idle = position is not None and position.done == position.last == position.chain[0]
-        if idle and self._starved():
+        if idle and self._starved(tp):
             self._unmoved[tp] = (mark, now)
             return
         if position is not None and idle and _BEHIND_S[0] < now - since < _BEHIND_S[1]:
@@ -197,10 +197,9 @@ class Watchdog:
         healing = position is not None and position.hole_since is not None
         return self._stall_s() * (2 if healing else 1)
 
-    def _starved(self) -> bool:
-        """Whether records of other partitions, fetched before, are still being handed to their agent."""
-        since = self._consumer().draining_since
-        return since is not None and time.monotonic() - since > PROBE_EVERY * TICK_S
+    def _starved(self, tp: Any) -> bool:
+        """Whether the partition is not fetched because its agent is at work on what it has of others."""
+        return self._consumer().holds_back(tp) and self._healer.at_work(tp.topic)
 
     def _report(self, offsets: dict[Any, tuple[int, int]], last_commit: float) -> None:
         for topic, partition in self._progress.note(offsets):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.unit.core.lives import WINDOW, choice, decided, feedback, lookup, parked, query
@@ -58,7 +56,7 @@ class TestParking:
     def test_refused_ones_are_refused_again_after_the_decision(self) -> None:
         """A replay that finds the query decided refuses the same records again."""
         pending, _ = crowd(MAX_PARKED + 3)
-        known = replace(pending, decision=b"{}", choice=choice(), parked=())
+        known = pending._replace(decision=b"{}", choice=choice(), parked=())
         outcomes = [feed(known, RATING, feedback(offset), 9_000, lookup) for offset in (18, 19, 20)]
         assert all(after is known and outcome.dead_letter is not None for after, outcome in outcomes)
         assert pending.last_feedback == 20
@@ -66,7 +64,7 @@ class TestParking:
     def test_refused_one_takes_no_place_that_became_free(self) -> None:
         """A replay of a crowded-out record is refused although places are free by now."""
         pending, _ = crowd(MAX_PARKED + 1)
-        after, outcome = park(replace(pending, parked=pending.parked[:2]), parked(18), RATING)
+        after, outcome = park(pending._replace(parked=pending.parked[:2]), parked(18), RATING)
         assert outcome.dead_letter is not None
         assert len(after.parked) == 2
 

@@ -39,7 +39,7 @@ def position(
 
 
 class Event:
-    """A Faust event with the fields that our consumer gives its message."""
+    """A Faust event that is a chunk of one record, with what our hook gives a record."""
 
     def __init__(
         self,
@@ -59,11 +59,12 @@ class Event:
             offset=offset,
             previous_offset=offset - 1 if previous is None else previous,
             source_position=at,
-            timestamp_ms=timestamp,
+            timestamp=timestamp,
             key=key,
             value=value,
             headers=headers,
         )
+        self.value = [self.message]
 
     def ack(self) -> None:
         self.acked += 1

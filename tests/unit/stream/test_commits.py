@@ -189,6 +189,7 @@ class TestLease:
         monkeypatch.setattr(driver.Transport, "Consumer", driver.Transport.Consumer)
         monkeypatch.setattr(Consumer, "lease", None, raising=False)
         monkeypatch.setattr(Consumer, "on_assignment", None, raising=False)
+        monkeypatch.setattr(Consumer, "restore", None, raising=False)
 
     @pytest.mark.parametrize(("answered", "renewed"), [(True, 1_000.0), (False, 0.0)])
     async def test_dated_by_the_sending_of_an_answered_heartbeat(
@@ -202,14 +203,14 @@ class TestLease:
             return answered
 
         monkeypatch.setattr(commits, "_original_heartbeat", slow)
-        commits.install(lease, lambda _: None)
+        commits.install(lease, _nobody, _nothing)
         coordinator: Any = SimpleNamespace()
         assert await GroupCoordinator._do_heartbeat(coordinator) is answered
         assert lease.renewed == renewed
 
     async def test_faust_uses_our_consumer(self) -> None:
         """After the installation Faust's transport makes our consumer."""
-        commits.install(Lease(10.0), lambda _: None)
+        commits.install(Lease(10.0), _nobody, _nothing)
         assert driver.Transport.Consumer is Consumer
 
     async def test_new_lease_is_not_held(self, clock: Callable[..., Any]) -> None:
@@ -229,13 +230,6 @@ class TestMessages:
             setattr(found, name, value)
         return found
 
-    async def test_message_carries_position_and_broker_time(self, rig: Rig) -> None:
-        """Predecessor, position, the broker's milliseconds, and the headers as they came."""
-        message = rig.consumer._to_message(TP(QUERIES, 0), self.record(source_position=rig.at, previous_offset=2))
-        assert (message.source_position, message.previous_offset, message.timestamp_ms) == (rig.at, 2, 1_234)
-        assert message.headers == (("h", b"1"), ("h", b"2"), ("n", None))
-        assert rig.consumer._to_message(TP("other", 0), self.record()).source_position is None
-
     async def test_acknowledging_only_empties_faust_s_list(self, rig: Rig) -> None:
         """An acknowledgement says nothing about what may be committed."""
         message = rig.consumer._to_message(TP(QUERIES, 0), self.record(source_position=rig.at))
@@ -246,25 +240,10 @@ class TestMessages:
         assert rig.consumer._unacked_messages == set()
         assert rig.at.done == -1
 
-    async def test_source_records_fetched_again_pass_and_changelog_records_do_not(self, rig: Rig) -> None:
-        """Faust drops what it has read already; for sources only our own position may judge that."""
-        seen: list[tuple[str, int]] = []
 
-        async def callback(message: Any) -> None:
-            seen.append((message.topic, message.offset))
+async def _nobody(_: Any) -> None:
+    return None
 
-        async def batch() -> Any:
-            for offset in (3, 4, 3):
-                record = self.record(offset, source_position=rig.at)
-                yield TP(QUERIES, 0), rig.consumer._to_message(TP(QUERIES, 0), record)
-                yield TP("log", 0), rig.consumer._to_message(TP("log", 0), self.record(offset, "log"))
 
-        async def wait_first(*work: Any) -> None:
-            await work[0]
-            work[1].close()
-
-        rig.consumer.callback, rig.consumer.wait_first = callback, wait_first
-        rig.consumer.suspend_flow, rig.consumer._read_offset = asyncio.Event(), {TP("log", 0): None}
-        await rig.consumer._drain_batch(batch())
-        assert [offset for topic, offset in seen if topic == QUERIES] == [3, 4, 3]
-        assert len([offset for topic, offset in seen if topic != QUERIES]) == 2
+def _nothing(*_: Any) -> None:
+    return None

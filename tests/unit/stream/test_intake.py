@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -53,12 +53,18 @@ class Desk:
         self.intake: Intake[str] = Intake(tenure, lane, self.gate, self.prepare, self.handle)
         self.tasks = [asyncio.create_task(self.intake.run_prepared())]
 
-    def prepare(self, record: SourceRecord) -> str | asyncio.Future[str]:
-        return self.slow.get(record.offset, "quick")
+    def prepare(self, records: Sequence[SourceRecord]) -> list[str | asyncio.Future[str]]:
+        return [self.slow.get(record.offset, "quick") for record in records]
 
-    def handle(self, record: SourceRecord, prepared: str) -> None:
-        self.handled.append((record.offset, prepared))
-        self.records.append(record)
+    def handle(self, ready: Sequence[tuple[SourceRecord, str]]) -> None:
+        self.handled += [(record.offset, prepared) for record, prepared in ready]
+        self.records += [record for record, _ in ready]
+
+    def chunk(self, *offsets: int) -> Event:
+        """One event with several records."""
+        chunk, *others = self.events(*offsets)
+        chunk.value += [other.message for other in others]
+        return chunk
 
     def run(self, *events: Event) -> None:
         self.tasks.append(asyncio.create_task(self.intake.run(Stream(events))))
@@ -85,6 +91,40 @@ async def test_event_is_handled_and_covered(desk: Desk) -> None:
     assert [(at, offset) for at, offset, _ in desk.journal.batch.covered] == [(desk.at, 0), (desk.at, 1)]
     assert [event.acked for event in events] == [0, 0]
     assert desk.lane.touched == [(desk.at.assignment, 1)] * 2
+
+
+async def test_chunk_is_handled_at_once(desk: Desk) -> None:
+    """All records of a chunk are covered by one batch; its event is acknowledged with the last of them."""
+    event = desk.chunk(0, 1, 2)
+    desk.run(event)
+    await settle_down()
+    assert [offset for offset, _ in desk.handled] == [0, 1, 2]
+    for _, _, chunk in desk.journal.batch.covered:
+        assert event.acked == 0
+        chunk.ack()
+    assert event.acked == 1
+
+
+async def test_only_what_is_new_in_a_chunk_is_handled(desk: Desk) -> None:
+    """Records of a chunk that were seen already are let go, and the chunk still waits for the others."""
+    event = desk.chunk(0, 1, 2)
+    desk.run(*desk.events(0, 1), event)
+    await settle_down()
+    assert [offset for offset, _ in desk.handled] == [0, 1, 2]
+    assert event.acked == 0
+    desk.journal.batch.covered[-1][2].ack()
+    assert event.acked == 1
+
+
+async def test_slow_record_in_a_chunk_holds_up_those_behind_it(desk: Desk) -> None:
+    """Within a chunk too the order of admission holds; what comes later waits for all of it."""
+    desk.slow[1] = asyncio.get_running_loop().create_future()
+    desk.run(desk.chunk(0, 1, 2), *desk.events(3))
+    await settle_down()
+    assert [offset for offset, _ in desk.handled] == [0]
+    desk.slow[1].set_result("slow")
+    await settle_down()
+    assert desk.handled == [(0, "quick"), (1, "slow"), (2, "quick"), (3, "quick")]
 
 
 async def test_record_is_as_received(desk: Desk) -> None:
@@ -198,8 +238,8 @@ async def test_nothing_is_handled_before_the_gate_opens(desk: Desk) -> None:
 async def test_failing_handler_ends_the_agent(desk: Desk) -> None:
     """An unexpected error leaves the agent instead of skipping the event."""
 
-    def broken(record: SourceRecord, prepared: str) -> None:
-        raise RuntimeError(f"{record.offset} {prepared}")
+    def broken(ready: Sequence[tuple[SourceRecord, str]]) -> None:
+        raise RuntimeError(f"{ready[0][0].offset} {ready[0][1]}")
 
     desk.intake._handle = broken
     desk.run(*desk.events(0))

@@ -11,6 +11,8 @@ import pytest
 from tests.unit.stream.doubles import Event, ManualDelivery, Owner, assignment, position, settle_down
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Pending
+from worker.core.shard import Shard, ShardKey
+from worker.core.statistics import ArmStatistics
 from worker.errors import ExitCode, WorkerMustStop
 from worker.stream import lane as lanes
 from worker.stream.batch import Journal, Output
@@ -18,7 +20,8 @@ from worker.stream.lane import Lane
 from worker.stream.state import SpendKey
 from worker.stream.tables import Tables
 
-PENDING, SPEND, OUT = "t-pending-changelog", "t-spend-changelog", "t.decisions"
+PENDING, SPEND, ARMS, OUT = "t-pending-changelog", "t-spend-changelog", "t-arms-changelog", "t.decisions"
+SHARD = ShardKey(0, "fp", "small")
 
 
 class Bench:
@@ -159,6 +162,78 @@ class TestOrder:
         await bench.acknowledge(PENDING)
         spend = next(sending for sending in bench.delivery.sent if sending.topic == SPEND)
         assert spend.records[0].value == b"[1,0,0,0,1,0.0,0.0,-1,-1]"
+
+
+class TestShards:
+    """Shards are large and leave rarely."""
+
+    @pytest.fixture(autouse=True)
+    def _soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lanes, "SHARDS_EVERY_S", 0.05)
+
+    def learn(self, bench: Bench, offset: int) -> Event:
+        bench.journal.put_shard(SHARD, Shard(ArmStatistics.zeros(3)))
+        return bench.decide(offset)
+
+    async def out(self, bench: Bench) -> None:
+        await bench.flush()
+        await bench.acknowledge()
+        await bench.acknowledge()
+
+    async def test_what_a_held_shard_contains_is_not_done(self, bench: Bench) -> None:
+        """A batch right after one with shards leaves without them, and its events stay undone until they have left."""
+        self.learn(bench, 0)
+        await self.out(bench)
+        assert (bench.delivery.topics.count(ARMS), bench.position.done) == (1, 0)
+        event = self.learn(bench, 1)
+        await self.out(bench)
+        assert bench.delivery.topics.count(ARMS) == 1
+        assert bench.told == [0, 1]
+        assert (bench.position.done, event.acked) == (0, 0)
+        await asyncio.sleep(lanes.SHARDS_EVERY_S)
+        await self.out(bench)
+        assert bench.delivery.topics.count(ARMS) == 2
+        assert (bench.position.done, event.acked) == (1, 1)
+
+    async def test_events_that_taught_nothing_wait_with_those_that_did(self, bench: Bench) -> None:
+        """Done is a mark in the log: nothing behind an event whose shard is held may pass it."""
+        for offset in (0, 1):
+            self.learn(bench, offset)
+            await self.out(bench)
+        bench.decide(2)
+        await self.out(bench)
+        assert bench.position.done == 0
+
+    async def test_held_shard_leaves_by_itself(self, bench: Bench) -> None:
+        """Without further events a timer sends what is held."""
+        bench.tasks.append(asyncio.create_task(bench.lane.run_flusher()))
+        for offset in (0, 1):
+            self.learn(bench, offset)
+            await self.out(bench)
+        assert bench.position.done == 0
+        await asyncio.sleep(4 * lanes.SHARDS_EVERY_S)
+        await bench.acknowledge()
+        await bench.acknowledge()
+        assert bench.position.done == 1
+
+    async def test_held_events_do_not_fill_a_batch(self, bench: Bench) -> None:
+        """A batch is full by what it changes, not by what it waits for."""
+        for offset in (0, 1):
+            self.learn(bench, offset)
+            await self.out(bench)
+        assert len(bench.journal.batch.covered) - bench.journal.batch.held == 0
+
+    async def test_graceful_stop_sends_them(self, bench: Bench) -> None:
+        """Draining does not wait for the shards to become due."""
+        for offset in (0, 1):
+            self.learn(bench, offset)
+            await self.out(bench)
+        drained = asyncio.create_task(bench.lane.drained())
+        for _ in range(3):
+            await settle_down()
+            await bench.acknowledge()
+        await asyncio.wait_for(drained, 1)
+        assert bench.position.done == 1
 
 
 class TestOwnership:

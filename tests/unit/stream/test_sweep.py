@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -253,7 +252,7 @@ class TestEarlyFeedback:
     async def test_crowd_stays_refused_while_it_may_be_replayed(self, broom: Broom) -> None:
         """What was crowded out is refused by its range; the record stays until all of that is committed."""
         broom.committed[FEEDBACK] = 20
-        broom.put(replace(early(3), overflow=(11, 20)))
+        broom.put(early(3)._replace(overflow=(11, 20)))
         broom.sweep_after(PARK_S + 1)
         broom.deliver()
         broom.sweep_after(10)

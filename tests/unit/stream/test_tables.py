@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import orjson
+from faust.types import TP
 
 from tests.unit.core.lives import CONTEXT, feedback
 from worker import codecs
@@ -85,6 +86,33 @@ async def test_stored_values_come_back(tables: Tables, journal: Journal) -> None
     assert found.pack() == shard().pack()
     assert tables.spend_keys() == [USER]
     assert [key for key, _ in tables.pending_items()] == [b"user\0q"]
+
+
+async def test_changelog_restores_what_was_written(tables: Tables, journal: Journal) -> None:
+    """A recovered store holds every key with its last value, windows too, and no key that ended as a tombstone."""
+    journal.put_pending(2, b"user\0gone", Pending(decision=b"{}"))
+    fill(journal)
+    logs = tables.plan(journal.turn(), journal.state)
+    journal.put_pending(2, b"user\0gone", None)
+    journal.put_spend(2, USER, Spend(settled=5))
+    logs += tables.plan(journal.turn(), journal.state)
+    by_topic = {f"t-{table.name}-changelog": table for table in tables.all}
+    for stage in logs:
+        for (topic, partition), changes in stage.items():
+            if topic in by_topic:
+                records = [
+                    SimpleNamespace(key=change.key, value=change.value, offset=number)
+                    for number, change in enumerate(changes)
+                ]
+                tables.restore(by_topic[topic], TP(topic, partition), records)
+    fresh = State(tables.load_pending, tables.load_spend, tables.load_shard)
+    assert fresh.pending.get(2, b"user\0q") == Pending(decision=b"{}")
+    assert fresh.pending.get(2, b"user\0gone") is None
+    assert fresh.spend.get(2, USER) == Spend(settled=5)
+    found = fresh.shards.get(2, SHARD)
+    assert found is not None
+    assert found.pack() == shard().pack()
+    assert tables.spend_keys() == [USER]
 
 
 async def test_nothing_is_stored_before_the_acknowledgement(tables: Tables, journal: Journal) -> None:

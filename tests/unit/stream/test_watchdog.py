@@ -32,8 +32,11 @@ class Consumer:
         self.generation = 1
         self.last_commit = 0.0
         self.sought = 0
-        self.draining_since: float | None = None
+        self.held_back: set[Any] = set()
         self._thread = self
+
+    def holds_back(self, tp: Any) -> bool:
+        return tp in self.held_back
 
     def assignment(self) -> list[Any]:
         return list(self.offsets) if isinstance(self.offsets, dict) else [TP]
@@ -68,12 +71,12 @@ class Post:
         self.recovered = True
         self.patience = STALL_S
         self.progress = Progress()
-        intake: Any = SimpleNamespace(busy=False, seen_at=clock.now)
+        self.intake: Any = SimpleNamespace(busy=False, seen_at=clock.now)
         self.dog = Watchdog(
             consumer=lambda: self.consumer,
             recovered=lambda: self.recovered,
             flowing=lambda: True,
-            healer=Healer(lambda: self.consumer, {QUERIES: intake, FEEDBACK: intake}, "t.", notebook),
+            healer=Healer(lambda: self.consumer, dict.fromkeys((QUERIES, FEEDBACK), self.intake), "t.", notebook),
             progress=self.progress,
             sources=frozenset({QUERIES, FEEDBACK}),
             prefix="t.",
@@ -154,11 +157,20 @@ class TestStall:
         assert post.consumer.sought >= 1
 
     async def test_starved_partition_is_no_stall(self, post: Post) -> None:
-        """While records of other partitions are still being handed out, this one must wait its turn."""
+        """While its agent is at work on records of other partitions, this one must wait its turn."""
         post.consumer.offsets = {TP: (0, 9)}
-        post.consumer.draining_since = post.clock.now
-        await post.probe_for(5 * STALL_S)
+        post.consumer.held_back = {TP}
+        for _ in range(int(2 * STALL_S)):
+            post.intake.seen_at = post.clock.now
+            await post.probe()
         assert post.consumer.sought == 0
+
+    async def test_partition_held_back_by_an_agent_that_stands_still_is_a_stall(self, post: Post) -> None:
+        """A queue that nobody empties is no excuse."""
+        post.consumer.offsets = {TP: (0, 9)}
+        post.consumer.held_back = {TP}
+        with pytest.raises(WorkerMustStop, match="stands at 0 of 9"):
+            await post.probe_for(2 * STALL_S + 10)
 
     async def test_outage_is_no_stall(self, post: Post) -> None:
         """A broker that does not answer stops nothing, and time starts anew when it does."""
