@@ -30,11 +30,12 @@ def _drop(dropped: Callable[[Any], bool]) -> None:
     """Records that were handed out and never reach the guard."""
     take = Intake._take
 
-    async def deaf(intake: Any, event: Any) -> None:
-        if event.message.topic.endswith("queries") and dropped(event.message.offset):
-            event.ack()
-        else:
-            await take(intake, event)
+    async def deaf(intake: Any, chunk: Any) -> None:
+        arrived = [one for one in chunk.records if not (one.topic.endswith("queries") and dropped(one.offset))]
+        for _ in range(len(chunk.records) - len(arrived)):
+            chunk.ack()
+        chunk.records = arrived
+        await take(intake, chunk)
 
     Intake._take = deaf
 
@@ -112,14 +113,14 @@ def no_delivery() -> None:
 
 def pause() -> None:
     """The event loop stands still for longer than the lease."""
-    handle = RouteHandler.handle
+    answer = RouteHandler._answer
 
-    def slow(handler: Any, record: Any, prepared: Any) -> None:
-        handle(handler, record, prepared)
+    def slow(handler: Any, record: Any, *rest: Any) -> None:
+        answer(handler, record, *rest)
         if record.offset == BROKEN_AT:
             time.sleep(PAUSE_S)
 
-    RouteHandler.handle = slow
+    RouteHandler._answer = slow
 
 
 def half() -> None:
