@@ -124,7 +124,7 @@ class Clock:
         self._latest = self._at = 0
 
     def observe(self, timestamp_ms: int) -> None:
-        if timestamp_ms > self._latest:
+        if timestamp_ms > self.now_ms():
             self._latest, self._at = timestamp_ms, self._broker.now
 
     def now_ms(self) -> int:

@@ -38,7 +38,10 @@ Committed = Callable[[str, int], int | None]  # None: the partition lags behind 
 
 
 class BrokerClock:
-    """The broker's time, as far as its log append times tell."""
+    """The broker's time, as far as its log append times tell; it never goes back.
+
+    Each record seen gives a lower bound, for it was on its way for a while. The highest counts.
+    """
 
     def __init__(self) -> None:
         self._latest_ms = 0
@@ -46,7 +49,7 @@ class BrokerClock:
 
     def observe(self, timestamp_ms: int) -> None:
         """A record with this broker time was seen."""
-        if timestamp_ms > self._latest_ms:
+        if timestamp_ms > self.now_ms():
             self._latest_ms, self._at = timestamp_ms, time.monotonic()
 
     def now_ms(self) -> int:
