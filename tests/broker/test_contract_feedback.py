@@ -151,7 +151,7 @@ def test_rewards_raise_the_version_and_the_gauge(standard: Deployment) -> None:
         return int(standard.client.decide(user)["policy_version"].split(":")[1]) > before
 
     until(fresh)
-    assert standard.worker.metric("pilot_model_observations", model="small") == total
+    until(lambda: standard.worker.metric("pilot_model_observations", model="small") == total, "gauge of all rewards")
 
 
 def test_early_feedback_waits_for_its_query(standard: Deployment) -> None:

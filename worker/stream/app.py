@@ -100,10 +100,16 @@ class Worker:
         self.replica.hand_over()
         self.gate.set()
 
+    async def _pulse(self) -> None:
+        """Pauses count from the first event on; a slow start is none."""
+        await self.gate.wait()
+        await self.watchdog.run_pulse()
+
     def lane_services(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What must run before the first event arrives."""
         return {
             "gate": self._open_gate(),
+            "pulse": self._pulse(),
             "flusher": self.lane.run_flusher(),
             "pending stage": self.lane.run_stage(0),
             "effects stage": self.lane.run_stage(1),

@@ -97,22 +97,25 @@ class Watchdog:
         since = self._unanswered_since
         return [] if since is None else [f"the broker has not answered for {time.monotonic() - since:.0f} s"]
 
-    async def run(self) -> None:
-        """Watch until something must be done about it.
+    async def run_pulse(self) -> None:
+        """Watch for pauses, from before the first event on.
+
+        Apart from the probes, which wait for the broker: a slow broker is no process that stood still.
 
         Raises:
-            WorkerMustStop: exit 70, 71 or 73.
+            WorkerMustStop: exit 73.
         """
-        await asyncio.gather(self._tick(), self._watch())
-
-    async def _tick(self) -> None:
-        """Beside the probes, which wait for the broker: a slow broker is no process that stood still."""
         while True:
             self.check_pause()
             self._last_tick = time.monotonic()
             await asyncio.sleep(TICK_S)
 
-    async def _watch(self) -> None:
+    async def run(self) -> None:
+        """Watch until something must be done about it.
+
+        Raises:
+            WorkerMustStop: exit 70 or 71.
+        """
         ticks = 0
         while True:
             await asyncio.sleep(TICK_S)

@@ -256,7 +256,7 @@ class TestPause:
 
     async def test_long_pause_ends_the_process(self, post: Post) -> None:
         """After a pause near the session timeout somebody else may own the partitions: 73."""
-        ticking = asyncio.create_task(post.dog._tick())
+        ticking = asyncio.create_task(post.dog.run_pulse())
         await asyncio.sleep(0)
         post.clock.now += SESSION_S
         with pytest.raises(WorkerMustStop, match=r"stood still for 10\.0 s") as caught:
@@ -267,7 +267,7 @@ class TestPause:
 
     async def test_short_pause_is_allowed(self, post: Post) -> None:
         """A pause that the lease covers is none."""
-        ticking = asyncio.create_task(post.dog._tick())
+        ticking = asyncio.create_task(post.dog.run_pulse())
         await asyncio.sleep(0)
         post.clock.now += SESSION_S * 0.7
         post.dog.check_pause()
@@ -289,13 +289,14 @@ class TestPause:
             return {}
 
         monkeypatch.setattr(post.consumer, "broker_offsets", slow)
-        running = asyncio.create_task(post.dog.run())
+        running = [asyncio.create_task(post.dog.run()), asyncio.create_task(post.dog.run_pulse())]
         for _ in range(200):
             post.clock.now += SESSION_S / 4
             await asyncio.sleep(0)
-        assert not running.done()
+        assert not any(task.done() for task in running)
         assert post.clock.now - (post.dog._last_tick or 0.0) < SESSION_S
-        running.cancel()
+        for task in running:
+            task.cancel()
 
 
 class TestReports:
