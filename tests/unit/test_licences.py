@@ -29,9 +29,9 @@ def listed(script: ModuleType) -> dict[str, str]:
 
 def test_every_package_of_an_installation_is_listed(script: ModuleType) -> None:
     """Whatever `pip install` brings here, extras included, is on the page with the licence that it states."""
-    page = listed(script)
-    assert {name: licence for name, (package, _) in script.rows().items() if (licence := script.licence(package))} == {
-        name: licence for name, licence in page.items() if name in script.rows()
+    page, installed = listed(script), script.rows()
+    assert {name: licence for name, (package, _) in installed.items() if (licence := script.licence(package))} == {
+        name: licence for name, licence in page.items() if name in installed
     }
     assert {"numpy", "faust-streaming", "torch", "matplotlib", "opentelemetry-sdk"} <= set(page)
 
