@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
@@ -226,6 +227,7 @@ def traced(prior: Prior, stream: Stream, ratio: str | None) -> float:
         os.environ["OTEL_TRACES_SAMPLER_ARG"] = ratio
     tracer = None if ratio is None else tracing.otlp("bench", disguise("plain"))
     lane = Lane(prior, 11, Observers(PrometheusObserver(), LogObserver()), tracer)
+    gc.collect()  # what the run before left
     began = time.process_time()
     lane.run(stream)
     if tracer is not None:

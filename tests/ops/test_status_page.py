@@ -12,6 +12,7 @@ from worker.observe import records as r
 from worker.observe.vitals import UserBudget
 
 PHONE = 390
+FINGER = 40  # pixels
 FOCUSED = "(focused => focused.id || focused.ariaLabel || focused.textContent)(document.activeElement)"
 
 
@@ -44,12 +45,13 @@ async def test_empty_worker_says_what_is_missing(tab: Tab) -> None:
     assert "no model is known" in shown
     assert "tables are recovering: 48210 records to go" in shown
     assert "No partition is assigned yet." in shown
+    assert "10 min ago" not in shown, "no axes without a value"
     assert not any(word in shown for word in ("NaN", "undefined", "null", "Infinity"))
     assert tab.problems == []
 
 
 async def test_thirty_models_fit(tab: Tab) -> None:
-    """All are listed; the chart names the foremost and sums up the others; the page does not grow wider."""
+    """All are listed; the chart names the foremost and sums up the others; neither the page nor the table is cut."""
     with worlds.busy(30).served() as url:
         await tab.open(f"{url}/")
         assert await tab.evaluate("document.querySelectorAll('#models tbody tr').length") == 30
@@ -57,14 +59,19 @@ async def test_thirty_models_fit(tab: Tab) -> None:
         assert len(legend) == 9
         assert legend[-1].endswith("others")
         assert await tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert await tab.evaluate(
+            "(box => box.scrollWidth <= box.clientWidth)(document.querySelector('#models .scroll'))"
+        )
 
 
 @pytest.mark.parametrize("dark", [False, True])
 async def test_phone(tab: Tab, *, dark: bool) -> None:
-    """On a narrow screen nothing but the tables scrolls sideways, by day and by night."""
+    """On a narrow screen only the tables scroll sideways, and links are large enough, by day and by night."""
     with worlds.busy(30).served() as url:
         await tab.open(f"{url}/", width=PHONE, height=844, dark=dark)
         assert await tab.evaluate("document.documentElement.scrollWidth") == PHONE
+        links = await tab.evaluate("[...document.links].map(link => link.getBoundingClientRect().height)")
+        assert min(links) >= FINGER
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -235,8 +235,8 @@ class PrometheusObserver:
             return
         self.cost.add(to_usd(record.estimated_nanos or 0), model, "estimated")
         self.baseline.add(to_usd(record.baseline_nanos or 0))
-        self.baseline_reward.add(record.baseline_reward or 0.0)
-        self.expected_reward.add(record.expected_reward or 0.0, model)
+        self.baseline_reward.add(_grown(record.baseline_reward))
+        self.expected_reward.add(_grown(record.expected_reward), model)
         self.uncertainty.add(record.uncertainty or 0.0, model)
         self.exploring.add(record.exploring)
 
@@ -244,7 +244,7 @@ class PrometheusObserver:
         if record.expected is not None:
             model = self._model(record.model)
             self.calibration_pairs.add(1, model, "reward")
-            self.calibration_reward.add(record.expected, model, "expected")
+            self.calibration_reward.add(_grown(record.expected), model, "expected")
             self.calibration_reward.add(record.reward, model, "observed")
 
     def _settled(self, record: r.MoneySettled) -> None:
@@ -265,3 +265,8 @@ class PrometheusObserver:
         self.texts.add(record.hits, "cache")
         self.texts.add(record.misses, "model")
         self.encoder_batch.add(record.hits + record.misses)
+
+
+def _grown(expected: float | None) -> float:
+    """What a counter grows by. A prediction can be below 0, and a counter that falls looks like a restart."""
+    return max(0.0, expected or 0.0)

@@ -47,21 +47,25 @@ class QueryTracer:
     """Begins a trace for every query; `close` sends what is left."""
 
     def __init__(self, provider: Any, disguise: Disguise) -> None:
+        from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
         self._tracer = provider.get_tracer("pilot")
         self._extract: Callable[[dict[str, str]], Any] = TraceContextTextMapPropagator().extract
+        self._orphan = Context()
         self._kind = SpanKind.CONSUMER
         self._disguise = disguise
 
     def begin(
         self, topic: str, partition: int, offset: int, headers: Sequence[tuple[str, bytes | None]], ids: tuple[str, str]
-    ) -> QueryTrace:
-        """The trace of a query record; `ids` are query_id and user_id."""
+    ) -> QueryTrace | None:
+        """The trace of a query record, None where it is not sampled; `ids` are query_id and user_id."""
+        span = self._tracer.start_span("route", self._parent(headers), self._kind)
+        if not span.is_recording():
+            return None
         query_id, user_id = ids
-        parents = {name: (value or b"").decode("latin-1") for name, value in headers if name.startswith("trace")}
         attributes = {
             "messaging.system": "kafka",
             "messaging.destination.name": topic,
@@ -72,8 +76,13 @@ class QueryTracer:
         shown = self._disguise(user_id)
         if shown is not None:
             attributes["pilot.user_id"] = shown
-        context = self._extract(parents)
-        return QueryTrace(self._tracer, self._tracer.start_span("route", context, self._kind, attributes))
+        span.set_attributes(attributes)
+        return QueryTrace(self._tracer, span)
+
+    def _parent(self, headers: Sequence[tuple[str, bytes | None]]) -> Any:
+        """The caller's span, where the record names one."""
+        named = {name: (value or b"").decode("latin-1") for name, value in headers if name.startswith("trace")}
+        return self._extract(named) if "traceparent" in named else self._orphan
 
     def close(self) -> None:
         """Send what is left, for some seconds at most."""
@@ -95,6 +104,19 @@ def otlp(worker_id: str, disguise: Disguise) -> QueryTracer:
         raise UsageError("PILOT_TRACING=otlp: install pilot-router[tracing]") from None
     names = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "pilot-router"), "service.instance.id": worker_id}
     # Without hooks at exit: the worker leaves through `os._exit`, after `close`.
-    provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
+    provider = TracerProvider(resource=_constant(Resource.create(names)), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return QueryTracer(provider, disguise)
+
+
+def _constant(resource: Any) -> Any:
+    """The same resource with a hash that is computed once; the exporter asks for it at every span."""
+    from opentelemetry.sdk.resources import Resource
+
+    class Constant(Resource):  # type: ignore[misc] # opentelemetry is untyped here
+        _hash = hash(resource)
+
+        def __hash__(self) -> int:
+            return self._hash
+
+    return Constant(resource.attributes, resource.schema_url)

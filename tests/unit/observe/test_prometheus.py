@@ -128,6 +128,15 @@ class TestDecisions:
         assert value(observer, "pilot_baseline_reward_total") == 0.875
         assert value(observer, "pilot_rejections_total", reason="budget_exhausted") == 1
 
+    def test_counters_never_fall(self, observer: PrometheusObserver) -> None:
+        """An expectation below 0 adds nothing: Prometheus would take a counter that fell for one that began anew."""
+        observer.observe(ROUTED)
+        observer.observe(ROUTED._replace(expected_reward=-0.25, baseline_reward=-0.125))
+        observer.observe(r.RewardGiven("gpt-4", 0.0, -0.25))
+        assert value(observer, "pilot_expected_reward_total", model="gpt-4") == ROUTED.expected_reward
+        assert value(observer, "pilot_baseline_reward_total") == ROUTED.baseline_reward
+        assert value(observer, "pilot_calibration_reward_total", model="gpt-4", side="expected") == 0
+
     def test_learning_of_a_decision(self, observer: PrometheusObserver) -> None:
         """How many explore, and the mean uncertainty of what was chosen."""
         for record in (ROUTED, ROUTED._replace(exploring=False, uncertainty=0.75)):
