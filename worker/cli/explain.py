@@ -21,7 +21,16 @@ _CANDIDATES = {
     "worth": "worth",
     "why": "why",
 }
-_FEEDBACK = {name: name for name in ("at", "status", "model", "reward", "cost_usd", "input_tokens", "output_tokens")}
+_SAME = 0.0005  # rewards are shown with three decimals
+_FEEDBACK = {
+    "at": "at",
+    "status": "status",
+    "model": "model",
+    "reward": "reward",
+    "cost_usd": "cost USD",
+    "input_tokens": "tokens\nin",
+    "output_tokens": "tokens\nout",
+}
 _EXCLUDED = {
     "not_allowed": "not in the query's list of models",
     "missing_tag": "lacks a tag that the query requires",
@@ -83,10 +92,15 @@ def _why(row: Row, chosen: Row | None, decision: Row) -> str:
         return f"{chosen['model']} was drawn at random (exploration rate)"
     if row["worth"] is None:
         return f"policy {decision['policy']} preferred {chosen['model']}"
-    ahead = row["worth"] - chosen["worth"]
+    return _compared(row["worth"] - chosen["worth"], chosen["model"])
+
+
+def _compared(ahead: float, chosen: str) -> str:
+    if abs(ahead) < _SAME:
+        return f"worth as much as {chosen}, whose exploration bonus is not smaller"
     if ahead > 0:
-        return f"worth {ahead:.3g} more, which the exploration bonus of {chosen['model']} outweighed"
-    return f"worth {-ahead:.3g} less than {chosen['model']}"
+        return f"worth {ahead:.3g} more, which the exploration bonus of {chosen} outweighed"
+    return f"worth {-ahead:.3g} less than {chosen}"
 
 
 def _object(found: QueryHistory) -> dict[str, Any]:
@@ -106,7 +120,7 @@ def _print(found: QueryHistory) -> None:
     decision = found.decision
     outcome = f"routed to {decision['model']}" if decision["status"] == "routed" else f"rejected: {decision['reason']}"
     print(f"{decision['query_id']} of {decision['user_id']}: {outcome}, {decision['decided_at']}")
-    print(f"policy {decision['policy']}, version {decision['policy_version']}, sent {found.times_sent} times")
+    print(f"policy {decision['policy']}, version {decision['policy_version']}, sent {_times(found.times_sent)}")
     if decision["propensity"] is not None:
         print(
             f"propensity {decision['propensity']:.4g}, estimated {decision['estimated_cost_usd']:.6g} USD, "
@@ -114,11 +128,20 @@ def _print(found: QueryHistory) -> None:
         )
     print(_budget(decision["budget"]))
     print()
-    rows = candidates(decision)
+    rows = [_rounded(row) for row in candidates(decision)]
     show(rows, _CANDIDATES, as_json=False, empty="candidates are not recorded (PILOT_DECISION_DETAIL=chosen)")
     print()
     parts = [{**dict.fromkeys(_FEEDBACK), "status": "ok", **_feedback(written)} for written in found.feedback]
     show(parts, _FEEDBACK, as_json=False, empty="no feedback")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _rounded(row: Row) -> Row:
+    scores = ("expected_reward", "uncertainty", "worth")
+    return {**row, **{name: round(row[name], 3) for name in scores if row[name] is not None}}
 
 
 def _budget(budget: Row | None) -> str:

@@ -12,14 +12,14 @@ from worker.cli.root import effective_settings
 
 _HEADINGS = {
     "model": "model",
-    "input_usd_per_mtok": "in USD/Mtok",
-    "output_usd_per_mtok": "out USD/Mtok",
-    "request_usd": "USD/request",
+    "input_usd_per_mtok": "in USD\n/Mtok",
+    "output_usd_per_mtok": "out USD\n/Mtok",
+    "request_usd": "USD per\nrequest",
     "enabled": "enabled",
     "observations": "rewards",
-    "reward_sum": "reward sum",
+    "reward_sum": "reward\nsum",
     "costs_settled": "costs",
-    "mean_output_tokens": "mean tokens out",
+    "mean_output_tokens": "mean\ntokens",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,13 +52,14 @@ def tail(topic: str, since: int | None, user: str | None, limit: int | None, *, 
 
     async def run() -> None:
         shown = 0
-        async for record in following.follow(settings, settings.topic(topic), since):
-            row = row_of(record) if key in (None, record.key) else None
-            if row is not None:
-                show(record, row)
-                shown += 1
-            if shown == limit:
-                return
+        async with aclosing(following.follow(settings, settings.topic(topic), since)) as records:
+            async for record in records:
+                row = row_of(record) if key in (None, record.key) else None
+                if row is not None:
+                    show(record, row)
+                    shown += 1
+                if shown == limit:
+                    return
 
     asyncio.run(run())
 

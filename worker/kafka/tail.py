@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from worker.kafka import connect
 from worker.kafka.compacted import Record
@@ -11,7 +11,7 @@ from worker.settings import Settings
 _POLL_MS = 200
 
 
-async def follow(settings: Settings, topic: str, since_ms: int | None = None) -> AsyncIterator[Record]:
+async def follow(settings: Settings, topic: str, since_ms: int | None = None) -> AsyncGenerator[Record, None]:
     """Every committed record written at or after a time (ms since the epoch; None: from now on), without end.
 
     Raises:
