@@ -204,7 +204,9 @@ def _from_file(config: Path | None) -> dict[str, Any]:
         return {}
     try:
         return {name.lower(): value for name, value in tomllib.loads(path.read_text("utf-8")).items()}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
 
 

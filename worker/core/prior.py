@@ -190,7 +190,7 @@ def _read(file: IO[bytes], name: str) -> Prior:
         checksum = arrays.pop("checksum").tobytes()
         meta = json.loads(arrays["meta"].tobytes())
     except _UNREADABLE as error:
-        raise PriorError(f"{name}: damaged, or no prior artefact ({error}); build it with `pilot pretrain`") from None
+        raise PriorError(f"{name}: damaged, or no prior artefact; build it with `pilot pretrain`") from error
     if checksum != _digest(arrays):
         raise PriorError(f"{name}: damaged, the checksum differs; copy it again or build it with `pilot pretrain`")
     if meta.get("version") != VERSION:

@@ -183,9 +183,10 @@ async def _unreachable(settings: Settings) -> OperationFailed | UsageError:
             listening.append(server)
     failure = f"no Kafka broker answers at {settings.bootstrap_servers} (PILOT_BOOTSTRAP_SERVERS)"
     if listening:
+        bare = settings.security_protocol.endswith("SSL") and settings.ssl_certfile is None
         failure += (
             f"; {listening[0]} takes connections, but not with PILOT_SECURITY_PROTOCOL={settings.security_protocol}"
-            f"{'' if settings.ssl_certfile else ' and no PILOT_SSL_CERTFILE'}, or is still starting"
+            f"{' and no PILOT_SSL_CERTFILE' if bare else ''}, or is still starting"
         )
     return OperationFailed(failure)
 

@@ -20,7 +20,7 @@ from worker.kafka import connect, rights, topics
 from worker.observe import Observers, tracing
 from worker.observe.health import HealthServer, Page
 from worker.observe.identity import disguise
-from worker.observe.last_exit import ExitNote
+from worker.observe.last_exit import ExitNote, LastExit
 from worker.observe.logs import LEVELS, LogObserver, configure
 from worker.observe.prometheus import CONTENT_TYPE, PrometheusObserver
 from worker.observe.status import Status, page
@@ -68,8 +68,11 @@ async def _main(settings: Settings, prior: Prior) -> ExitCode:
     tracer = _tracer(settings)
     worker = build(settings, partitions, prior, Observers(metrics, LogObserver()), tracer)
     signs = VitalSigns(worker, settings)
-    status = _status(settings, prior, worker, metrics, signs)
+    note = ExitNote(settings.worker_dir)
+    last_exit = note.read()
+    status = _status(settings, prior, worker, metrics, signs, last_exit=last_exit)
     server = _serve(settings, worker, metrics, status)
+    _begin(note, last_exit)  # not before the port is ours: a worker of the same id may be running
     logger.info(
         "worker starting", worker=settings.effective_worker_id, group=settings.application_id, partitions=partitions,
         policy=settings.policy, window_s=settings.budget_window_s, http_port=server.port, fingerprint=prior.fingerprint,
@@ -98,12 +101,21 @@ def _tracer(settings: Settings) -> QueryTracer | None:
     return tracing.otlp(settings.effective_worker_id, disguise(settings.log_users))
 
 
-def _status(settings: Settings, prior: Prior, worker: Worker, metrics: PrometheusObserver, signs: VitalSigns) -> Status:
-    note = ExitNote(settings.worker_dir)
-    last_exit = note.read()
+def _begin(note: ExitNote, last_exit: LastExit | None) -> None:
     if last_exit is not None:
         logger.info("last exit", code=last_exit.code, reason=last_exit.reason, detail=last_exit.detail)
     remember(note)
+
+
+def _status(
+    settings: Settings,
+    prior: Prior,
+    worker: Worker,
+    metrics: PrometheusObserver,
+    signs: VitalSigns,
+    *,
+    last_exit: LastExit | None,
+) -> Status:
     about = About(
         worker_id=settings.effective_worker_id, group=settings.application_id, version=version("pilot-router"),
         policy=settings.policy, preset=settings.preset, reserve=settings.reserve, fingerprint=prior.fingerprint,

@@ -120,6 +120,14 @@ def test_every_damaged_byte_is_noticed_or_harmless(saved: Path) -> None:
             assert found.statistics["a/b"].pack() == FULL.statistics["a/b"].pack()
 
 
+def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
+    """The line says what to do, and nothing of how the file could be loaded unsafely."""
+    (tmp_path / "models.yaml").write_text("models: []")
+    with pytest.raises(PriorError, match=r"models\.yaml: damaged, or no prior artefact; build it") as raised:
+        Prior.load(tmp_path / "models.yaml")
+    assert "pickle" not in str(raised.value)
+
+
 def test_exchanged_array_is_noticed(saved: Path) -> None:
     """A well-formed archive with one other array fails the checksum."""
     with np.load(saved) as archive:

@@ -72,3 +72,17 @@ def test_the_resource_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (constant, hash(constant)) == (resource, hash(resource))
     monkeypatch.setattr(Resource, "__hash__", lambda _: pytest.fail("hashed again"))
     hash(constant)
+
+
+@pytest.mark.parametrize(("sampler", "least", "most"), [(None, 20, 200), ("always_on", 1_000, 1_000)])
+def test_one_in_ten_is_traced_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, sampler: str | None, least: int, most: int
+) -> None:
+    """Tracing everything is dear, so it is asked for by OpenTelemetry's own variable."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.delenv("OTEL_TRACES_SAMPLER", raising=False)
+    if sampler is not None:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    tracer = tracing.otlp("w", disguise("plain"))
+    traced = sum(tracer.begin("pilot.queries", 0, offset, (), IDS) is not None for offset in range(1_000))
+    assert least <= traced <= most
