@@ -196,7 +196,7 @@ def _wait(broker: Secured, process: subprocess.Popen[bytes]) -> None:
 
 
 _RESOURCES = {"topic": 2, "group": 3, "transactional-id": 5}
-_OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
+_OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Describe": 8, "DescribeConfigs": 10}
 _PATTERNS = {"literal": 3, "prefixed": 4}
 _ALLOW = 3
 

@@ -54,7 +54,7 @@ def check() -> None:
 
 
 @topics.command()
-@click.argument("role", type=click.Choice(["producer", "reader", "worker", "operator"]))
+@click.argument("role", type=click.Choice(["producer", "reader", "worker", "operator", "demo"]))
 @click.option("--principal", metavar="TYPE:NAME", help="Who gets the rights. Default: User:pilot-ROLE.")
 def acls(role: Role, principal: str | None) -> None:
     """Print the `kafka-acls` commands that give ROLE its least rights; nothing is changed."""

@@ -25,6 +25,7 @@ from worker.demo.tally import Tally
 from worker.demo.wire import Wire
 from worker.errors import OperationFailed
 from worker.kafka import local
+from worker.kafka.rights import DEMO_PREFIX
 
 WORKERS = 2
 DEAD_LETTER_SLACK_S = 15.0  # on top of the parking time of feedback that belongs to no query
@@ -73,7 +74,7 @@ class _Demo:
         self._deployment = Deployment(
             bootstrap=options.bootstrap or "",
             # A broker of one's own may hold other demos: each gets topics and a group of its own.
-            prefix=f"pilot-demo-{secrets.token_hex(4)}." if options.bootstrap else "pilot-demo.",
+            prefix=f"{DEMO_PREFIX}{secrets.token_hex(4)}." if options.bootstrap else "pilot-demo.",
             folder=options.folder,
             policy=options.policy,
             preset=options.preset,

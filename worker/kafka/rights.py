@@ -32,12 +32,14 @@ from worker.kafka import connect
 from worker.kafka.topics import REPLAYED, TABLES, declared
 from worker.settings import Settings
 
-Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
+Operation = Literal["Read", "Write", "Create", "Delete", "Describe", "DescribeConfigs"]
 Resource = Literal["topic", "group", "transactional-id"]
-Role = Literal["producer", "reader", "worker", "operator"]
+Role = Literal["producer", "reader", "worker", "operator", "demo"]
+
+DEMO_PREFIX = "pilot-demo-"  # begins every topic, group and transactional id of `pilot demo --bootstrap`
 
 # Codes of org.apache.kafka.common.acl.AclOperation: a right is the bit of that number.
-_CODES: dict[Operation, int] = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
+_CODES: dict[Operation, int] = {"Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Describe": 8, "DescribeConfigs": 10}
 _NOT_TOLD = -(2**31)
 _COORDINATOR_MOVES = (14, 15, 16)  # loading, not available, not coordinator
 _COORDINATOR_POLLS, _COORDINATOR_POLL_S = 100, 0.2
@@ -57,9 +59,11 @@ def needed(settings: Settings, role: Role) -> list[Right]:
     """The least rights of a role; Read and Write imply Describe.
 
     `producer` sends queries and feedback, `reader` follows the decisions (its consumer
-    group is its own), `worker` is `pilot worker`, `operator` every other command.
+    group is its own), `worker` is `pilot worker`, `demo` is `pilot demo --bootstrap` with all that it
+    starts, `operator` every other command.
     """
-    return list({"producer": _producer, "reader": _reader, "worker": _worker, "operator": _operator}[role](settings))
+    roles = {"producer": _producer, "reader": _reader, "worker": _worker, "operator": _operator, "demo": _demo}
+    return list(roles[role](settings))
 
 
 async def missing(settings: Settings, rights: list[Right]) -> list[Right]:
@@ -205,6 +209,13 @@ def _operator(settings: Settings) -> Iterator[Right]:
     yield Right("group", settings.application_id, "Describe")
     yield Right("transactional-id", f"{settings.application_id}-dead-letters-replay", "Write")
     yield _owner_ids(settings)
+
+
+def _demo(_: Settings) -> Iterator[Right]:
+    for operation in ("Create", "Read", "Write", "Delete", "DescribeConfigs"):
+        yield Right("topic", DEMO_PREFIX, operation, "prefixed")
+    yield Right("group", DEMO_PREFIX, "Read", "prefixed")
+    yield Right("transactional-id", DEMO_PREFIX, "Write", "prefixed")
 
 
 def _owner_ids(settings: Settings) -> Right:
