@@ -105,8 +105,10 @@ class TestTail:
         ann, bob = unique("ann"), unique("bob")
         mine = [standard.client.decide(ann) for _ in range(2)]
         standard.client.decide(bob)
-        shown = standard.pilot("tail", "decisions", "--since", BEGINNING, "--user", ann, "--limit", "2", "--json")
-        assert objects(shown) == mine
+        limited = ("--user", ann, "--limit", "2", "--json")
+        done = pilot(standard.settings, "tail", "decisions", "--since", BEGINNING, *limited)
+        assert objects(done.stdout) == mine
+        assert done.stderr == "", "the end of following is quiet"
 
     def test_people_get_a_line_a_record(self, standard: Deployment) -> None:
         """User, query, outcome and model stand in one line under a heading."""

@@ -29,7 +29,7 @@ from worker.settings import Settings
 
 PASSWORD = "a-secret-that-nobody-may-read"
 # SCRAM users exist before the broker starts; with PLAIN they are in its configuration.
-SCRAM_USERS = ("root", "pilot-worker", "pilot-operator", "gateway", "nobody")
+SCRAM_USERS = ("root", "pilot-worker", "pilot-operator", "gateway", "demo", "nobody")
 READY_S = 90.0
 CLUSTER = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+DEMO_S = 600.0
 MARKER = "the prompt that stays between us"
 
 
@@ -49,10 +51,12 @@ def grant(broker: Secured, settings: Settings, role: Role, user: str) -> None:
     broker.allow(rights.commands(settings, role, f"User:{user}"))
 
 
-def pilot(settings: Settings, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+def pilot(
+    settings: Settings, *arguments: str, timeout_s: float = 120.0, **more: Any
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "worker.cli", *arguments]
     return subprocess.run(
-        command, env=environment(settings, 0, **more), capture_output=True, text=True, check=False, timeout=120
+        command, env=environment(settings, 0, **more), capture_output=True, text=True, check=False, timeout=timeout_s
     )
 
 
@@ -233,6 +237,25 @@ def test_a_gateway_needs_no_more_than_two_lists(guarded: Guarded, broker: Secure
         return bytes(record.value)
 
     assert b'"routed"' in asyncio.run(ask())
+
+
+def test_the_demo_needs_no_more_than_its_list(broker: Secured, tmp_path: Path) -> None:
+    """On a broker that is not its own it creates, routes, learns and cleans up, and tells nobody the password."""
+    demo = broker.as_user("demo", data_dir=tmp_path / "state")
+    grant(broker, demo, "demo", "demo")
+    out = tmp_path / "out"
+    done = pilot(
+        demo, "demo", "--bootstrap", broker.sasl, "--queries", "30", "--users", "2", "--out", str(out), timeout_s=DEMO_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    async def left() -> list[str]:
+        async with connect.admin(broker.as_user("root")) as client:
+            return [name for name in await client.list_topics() if name.startswith(rights.DEMO_PREFIX)]
+
+    assert asyncio.run(left()) == []
+    written = [file.read_bytes() for file in out.rglob("*") if file.is_file()]
+    assert not any(PASSWORD.encode() in content for content in (*written, done.stdout.encode(), done.stderr.encode()))
 
 
 WORKER_RIGHTS = rights.needed(Settings(), "worker")
