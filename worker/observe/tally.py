@@ -1,7 +1,7 @@
 """Sums by label, kept in plain dictionaries and handed to Prometheus when it asks.
 
-prometheus-client's own objects, their children bound beforehand, take twice as long, some ten
-microseconds a decision and its feedback (`docs/decisions/0008-observation.md`). Every series has
+prometheus-client's own objects, their children bound beforehand, take twice as long, over ten
+microseconds more a decision and its feedback (`docs/decisions/0008-observation.md`). Every series has
 one writing thread, any thread may read.
 """
 
