@@ -5,15 +5,32 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
+
+from worker.errors import UsageError
 
 Row = dict[str, Any]
 
 _PIPED_WIDTH = 10_000
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON array of objects and nothing else.")
+
+
+out_file = click.Path(path_type=Path, dir_okay=False)
+
+
+def in_a_folder(_ctx: click.Context, parameter: click.Parameter, out: Path | None) -> Path | None:
+    """Callback of an option that names a file to write: hours of work must not end at a folder that is not there.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"{parameter.opts[0]} {out}: no folder {out.parent}; create it first")
+    return out
 
 
 def show(rows: Sequence[Row], headings: Mapping[str, str], *, as_json: bool, empty: str) -> None:

@@ -59,7 +59,7 @@ def _quality(panel: Any, document: dict[str, Any], table: Table, splits: Sequenc
         spent = [result["budget_share"] * result["budget_used_share"] for result in own]
         panel.plot(spent, [result["quality_share"] for result in own], marker="o", label=policy)
     rows = np.concatenate([split.test for split in splits])
-    rewards = table.rewards[rows].mean(axis=0) / document["best_reward"]
+    rewards = table.rewards[rows].mean(axis=0) / max(document["best_reward"], 1e-12)
     costs = table.costs[rows].mean(axis=0) / document["best_cost_usd"]
     panel.scatter(costs, rewards, marker="x", color="black", label="single models")
     for model, cost, reward in zip(table.models, costs, rewards, strict=True):

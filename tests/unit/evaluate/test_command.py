@@ -74,6 +74,21 @@ class TestRefusals:
         assert "no column 'fold'" in line
         assert "--splits N" in line
 
+    def test_a_best_model_that_costs_nothing(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """No budget is a share of nothing; the model is named, and no file appears."""
+        frame = pd.read_parquet(path)
+        frame["cost:large"] = 0.0
+        frame.to_parquet(path)
+        assert "best model, 'large', costs nothing" in refused(capsys, path, "--json", "out.json")
+        assert not Path("out.json").exists()
+
+    def test_train_rows_that_are_all_tested(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The reason is said, not that there are no such rows."""
+        frame = pd.read_parquet(path)
+        frame["prompt"] = "the same"
+        frame.to_parquet(path)
+        assert "every prompt of the train rows is in the test rows" in refused(capsys, path)
+
     def test_an_unknown_policy(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The policies that exist are listed."""
         assert "label-lookup" in refused(capsys, path, "--policy", "fastest")
