@@ -236,7 +236,8 @@ class BattlePosterior:
         total = self._gram * (root / hyper.sigma2)
         total *= root[:, None]
         total[np.diag_indices_from(total)] += 1.0
-        return np.linalg.cholesky(total), root * self._moment / hyper.sigma2
+        L: FloatArray = np.asarray(np.linalg.cholesky(total), dtype=np.float64)
+        return L, root * self._moment / hyper.sigma2
 
     def _forward(self, L: FloatArray, right: FloatArray) -> FloatArray:
         """Solve L x = right, block by block: numpy has no solve for a triangle."""
