@@ -189,8 +189,8 @@ def _read(file: IO[bytes], name: str) -> Prior:
             arrays = {key: archive[key] for key in archive.files}
         checksum = arrays.pop("checksum").tobytes()
         meta = json.loads(arrays["meta"].tobytes())
-    except _UNREADABLE as error:
-        raise PriorError(f"{name}: damaged, or no prior artefact ({error}); build it with `pilot pretrain`") from None
+    except _UNREADABLE:
+        raise PriorError(f"{name}: damaged, or no prior artefact; build it with `pilot pretrain`") from None
     if checksum != _digest(arrays):
         raise PriorError(f"{name}: damaged, the checksum differs; copy it again or build it with `pilot pretrain`")
     if meta.get("version") != VERSION:

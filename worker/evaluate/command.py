@@ -115,6 +115,9 @@ def run(path: Path, settings: Settings, options: dict[str, Any]) -> None:
     table = read_table(path, columns, options["models"], bounded=bounded)
     console = Console(stderr=True)
     splits = _splits(path, table, columns, options, console)
+    fewest = min(len(split.train) for split in splits)
+    if comparison.learn is not None and comparison.learn > fewest:
+        console.print(f"warning: --learn {comparison.learn}: there are only {fewest} train rows to learn from")
     encoder = load_encoder(settings.encoder, settings.embedding_dim)
     check(table, encoder.identity, splits, comparison)
     with _progress(console) as progress:
