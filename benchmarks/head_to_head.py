@@ -37,7 +37,7 @@ from worker.evaluate.experiment import Bench, Cell, Comparison, Run
 from worker.evaluate.measure import Measured, measure, summarise
 from worker.evaluate.replay import REJECTED
 from worker.evaluate.table import Columns, Split, Table, named_split, random_splits, read_table
-from worker.pretrain.scores import read_frame
+from worker.pretrain.frame import read_frame
 from worker.settings import Settings
 
 BUDGETS = (0.02, 0.113, 0.25)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+
+from worker.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +22,20 @@ _GAP = 2
 _READABLE = 24  # columns that a text needs to be read when it is folded
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON array of objects and nothing else.")
+
+
+out_file = click.Path(path_type=Path, dir_okay=False)
+
+
+def in_a_folder(_ctx: click.Context, parameter: click.Parameter, out: Path | None) -> Path | None:
+    """Callback of an option that names a file to write: hours of work must not end at a folder that is not there.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"{parameter.opts[0]} {out}: no folder {out.parent}; create it first")
+    return out
 
 
 def show(rows: Sequence[Row], headings: Mapping[str, str], *, as_json: bool, empty: str) -> None:

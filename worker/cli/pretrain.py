@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from worker.cli.output import show
+from worker.cli.output import in_a_folder, out_file, show
 from worker.cli.root import effective_settings
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _file = click.argument("file", type=click.Path(path_type=Path))
 _out = click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="prior.npz", help="The artefact."
+    "--out", type=out_file, callback=in_a_folder, required=True, metavar="prior.npz", help="The artefact."
 )
 _text_column = click.option("--text-column", default="prompt", show_default=True, help="Column with the prompts.")
 _task_column = click.option("--task-column", help="Column with the kind of query, as events will have it in `task`.")

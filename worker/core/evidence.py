@@ -45,27 +45,31 @@ def choose(sums: Sequence[Moments], start: Hyper | None = None) -> Hyper:
     return maximise(lambda candidate: _evidence(*stacked, candidate), hyper)
 
 
-def maximise(evidence: Callable[[Hyper], float], start: Hyper) -> Hyper:
-    """The hyper-parameters of highest evidence + log hyper-prior; the intercept values of `start` are kept."""
-    centres = _logs(Hyper(), start)
+def maximise(evidence: Callable[[Hyper], float], start: Hyper, names: Sequence[str] | None = None) -> Hyper:
+    """The hyper-parameters of highest evidence + log hyper-prior; the intercept values of `start` are kept.
+
+    `names` are those to search for, where the evidence does not depend on all.
+    """
+    chosen = names or _names(start)
+    centres = _logs(Hyper(), chosen)
 
     def loss(point: FloatArray) -> float:
         bounded = np.clip(point, centres - _REACH, centres + _REACH)
         prior = -0.5 * float(((bounded - centres) ** 2).sum())
         # Outside the bounds the value goes on as at the edge, less the distance: a simplex finds its way back.
-        return float(np.abs(point - bounded).sum()) - prior - evidence(_at(bounded, start))
+        return float(np.abs(point - bounded).sum()) - prior - evidence(_at(bounded, start, chosen))
 
-    found = _minimum(loss, _logs(start, start))
-    return _at(np.clip(found, centres - _REACH, centres + _REACH), start)
+    found = _minimum(loss, _logs(start, chosen))
+    return _at(np.clip(found, centres - _REACH, centres + _REACH), start, chosen)
 
 
-def _names(hyper: Hyper) -> tuple[str, ...]:
+def _names(hyper: Hyper) -> Sequence[str]:
     """What is searched for: without task indicators their variances change nothing."""
     return ("tau_d2", "tau_s2", "sigma2", *(("task_d2", "task_s2") if hyper.tasks else ()))
 
 
-def _logs(hyper: Hyper, start: Hyper) -> FloatArray:
-    return np.log([getattr(hyper, name) for name in _names(start)])
+def _logs(hyper: Hyper, names: Sequence[str]) -> FloatArray:
+    return np.log([getattr(hyper, name) for name in names])
 
 
 def _stacked(sums: Sequence[Moments]) -> tuple[FloatArray, FloatArray, int, float]:
@@ -88,8 +92,8 @@ def _evidence(A: FloatArray, b: FloatArray, n: int, squares: float, hyper: Hyper
     return -0.5 * (n * math.log(2 * math.pi * noise) + squares / noise - quadratic + logs)
 
 
-def _at(point: FloatArray, hyper: Hyper) -> Hyper:
-    return replace(hyper, **dict(zip(_names(hyper), np.exp(point).tolist(), strict=True)))
+def _at(point: FloatArray, hyper: Hyper, names: Sequence[str]) -> Hyper:
+    return replace(hyper, **dict(zip(names, np.exp(point).tolist(), strict=True)))
 
 
 def _minimum(loss: Callable[[FloatArray], float], start: FloatArray) -> FloatArray:

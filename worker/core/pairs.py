@@ -18,6 +18,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +72,31 @@ class PairSums:
         known = [model for model in models if model in self.models]
         if not known:
             return {}
-        return self._averages(known, hyper) if self.foreign else BattlePosterior(self).arms(known, hyper)
+        return self._averages(known, hyper) if self.foreign else self._solved(known, hyper)
+
+    def _solved(self, models: Sequence[str], hyper: Hyper) -> dict[str, ArmStatistics]:
+        """Sums under which a coupled solve of these models has exactly their part of the mean θ⁰."""
+        theta = self._mean(hyper)[[self.models.index(model) for model in models]]
+        own, shared = hyper.own(self.dimension), hyper.shared(self.dimension)
+        away = theta - hyper.mean(self.dimension)
+        # The prior precision of the models that are asked for, by Sherman–Morrison in each coordinate.
+        lean = away / own - shared / (own * (own + len(models) * shared)) * away.sum(axis=0)
+        counts, found = self.counts, {}
+        for model, mean, pulled in zip(models, theta, lean, strict=True):
+            A = np.sum([pair.A for names, pair in self.pairs.items() if model in names], axis=0)
+            reward = Moments(A, hyper.sigma2 * pulled + A @ mean, counts[model])
+            found[model] = ArmStatistics(reward, Moments.zeros(self.dimension))
+        return found
+
+    def _mean(self, hyper: Hyper) -> FloatArray:
+        """θ⁰ of all models, kept: a catalog changes more often than what the votes say."""
+        if hyper not in self._means:
+            self._means[hyper] = BattlePosterior(self).mean(hyper)
+        return self._means[hyper]
+
+    @cached_property
+    def _means(self) -> dict[Hyper, FloatArray]:
+        return {}
 
     def strengths(self) -> dict[str, float]:
         """Least-squares strength of each model from its outcomes alone, mean 0."""
@@ -162,7 +187,13 @@ def _by_prompt(prompt: IntArray) -> list[IntArray]:
 
 
 class BattlePosterior:
-    """The joint Gaussian of all K arms' θ_k given own battles; everything of size Kd, arm after arm."""
+    """The joint Gaussian of all K arms' θ_k given own battles; everything of size Kd, arm after arm.
+
+    Votes see only differences of arms, so the part that all arms share drops out: with the
+    own parts alone, whose prior S is diagonal, outcomes are as likely and θ⁰ is m plus
+    their mean. What is solved is I + S^½ G S^½/σ², G the precision of all votes, by its
+    Cholesky factor L.
+    """
 
     def __init__(self, sums: PairSums) -> None:
         self._sums = sums
@@ -182,48 +213,36 @@ class BattlePosterior:
         self._moment = moment.ravel()
 
     def evidence(self, hyper: Hyper) -> float:
-        """Log density of all outcomes."""
-        precision, start, total, pull = self._system(hyper)
-        fit = float(pull @ np.linalg.solve(total, pull) - start @ precision @ start)
-        logs = float(np.linalg.slogdet(total)[1] - np.linalg.slogdet(precision)[1])
+        """Log density of all outcomes; τ_s² and m change nothing."""
+        L, pull = self._system(hyper)
+        fit = float((self._forward(L, pull) ** 2).sum())
+        logs = 2 * float(np.log(np.diagonal(L)).sum()) + self._sums.log_determinant
         votes = sum(pair.n for pair in self._sums.pairs.values())
         squares = sum(pair.squares for pair in self._sums.pairs.values())
         noise = hyper.sigma2
-        logs += self._sums.log_determinant
         return -0.5 * (votes * float(np.log(2 * np.pi * noise)) + squares / noise - fit + logs)
 
     def mean(self, hyper: Hyper) -> FloatArray:
         """θ⁰, the exact posterior mean of every arm, shape (K, d)."""
-        _, _, total, pull = self._system(hyper)
-        theta: FloatArray = np.asarray(np.linalg.solve(total, pull), dtype=np.float64)
-        return theta.reshape(self._count, self._dimension)
+        L, pull = self._system(hyper)
+        # Backwards through Lᵀ is forwards through both turned round.
+        whitened = self._forward(L.T[::-1, ::-1], self._forward(L, pull)[::-1])[::-1]
+        own: FloatArray = np.sqrt(hyper.own(self._dimension)) * whitened.reshape(self._count, self._dimension)
+        return own + hyper.mean(self._dimension)
 
-    def arms(self, models: Sequence[str], hyper: Hyper) -> dict[str, ArmStatistics]:
-        """Sums under which a coupled solve of these models has exactly their part of the mean θ⁰."""
-        places = [self._sums.models.index(model) for model in models]
-        theta: FloatArray = self.mean(hyper)[places]
-        counts = self._sums.counts
-        precision, start = _prior(len(models), self._dimension, hyper)
-        lean = (precision @ (theta.ravel() - start)).reshape(theta.shape)
-        found = {}
-        for model, place, own, pulled in zip(models, places, theta, lean, strict=True):
-            block = slice(place * self._dimension, (place + 1) * self._dimension)
-            A = self._gram[block, block].copy()
-            reward = Moments(A, hyper.sigma2 * pulled + A @ own, counts[model])
-            found[model] = ArmStatistics(reward, Moments.zeros(self._dimension))
-        return found
+    def _system(self, hyper: Hyper) -> tuple[FloatArray, FloatArray]:
+        """L and S^½ h/σ²."""
+        root = np.tile(np.sqrt(hyper.own(self._dimension)), self._count)
+        total = self._gram * (root / hyper.sigma2)
+        total *= root[:, None]
+        total[np.diag_indices_from(total)] += 1.0
+        L: FloatArray = np.asarray(np.linalg.cholesky(total), dtype=np.float64)
+        return L, root * self._moment / hyper.sigma2
 
-    def _system(self, hyper: Hyper) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Prior precision and mean, posterior precision and precision times mean."""
-        precision, start = _prior(self._count, self._dimension, hyper)
-        total: FloatArray = precision + self._gram / hyper.sigma2
-        pull: FloatArray = precision @ start + self._moment / hyper.sigma2
-        return precision, start, total, pull
-
-
-def _prior(count: int, dimension: int, hyper: Hyper) -> tuple[FloatArray, FloatArray]:
-    """Precision (Kd, Kd) and mean (Kd,) of K coupled arms, by Sherman–Morrison in each coordinate."""
-    own, shared = hyper.own(dimension), hyper.shared(dimension)
-    between = -shared / (own * (own + count * shared))
-    alone = np.kron(np.eye(count), np.diag(1 / own))
-    return alone + np.kron(np.ones((count, count)), np.diag(between)), np.tile(hyper.mean(dimension), count)
+    def _forward(self, L: FloatArray, right: FloatArray) -> FloatArray:
+        """Solve L x = right, block by block: numpy has no solve for a triangle."""
+        x = np.empty_like(right)
+        for end in range(self._dimension, len(right) + 1, self._dimension):
+            own = slice(end - self._dimension, end)
+            x[own] = np.linalg.solve(L[own, own], right[own] - L[own, : own.start] @ x[: own.start])
+        return x

@@ -124,7 +124,8 @@ def oracle(task: Task) -> Outcome:
         choice: NDArray[np.int64] = (rewards - price * costs).argmax(axis=1)
         return choice
 
-    low, high = 0.0, 1.0 / max(float(costs[costs > 0].min(initial=1.0)), 1e-12)
+    # At the highest price no reward outweighs any cost: all that is not free is left out.
+    low, high = 0.0, 2.0 / max(float(costs[costs > 0].min(initial=1.0)), 1e-12)
     if costs[rows, at(low)].sum() > budget:
         for _ in range(200):
             middle = (low + high) / 2

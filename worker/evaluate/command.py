@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from worker import routing
 from worker import settings as configuration
+from worker.cli.output import in_a_folder, out_file
 from worker.core.router import RouterOptions
 from worker.encode import load as load_encoder
 from worker.encode.stored import embed
@@ -79,8 +80,8 @@ _SHARE = click.FloatRange(min=0, min_open=True)
 @click.option("--reserve", type=click.Choice(["expected", "quantile", "worst_case"]))
 @click.option("--preset", type=click.Choice(["default", "paper"]))
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--json", "json_out", type=click.Path(path_type=Path, dir_okay=False), help="Write the results.")
-@click.option("--plot", "plot_out", type=click.Path(path_type=Path, dir_okay=False), help="Draw: .png, .svg or .html.")
+@click.option("--json", "json_out", type=out_file, callback=in_a_folder, help="Write the results.")
+@click.option("--plot", "plot_out", type=out_file, callback=in_a_folder, help="Draw: .png, .svg or .html.")
 def evaluate(table: Path, **options: Any) -> None:
     """Replay TABLE, one row a prompt with every model's reward and cost, under budgets."""
     environ = dict(os.environ)
@@ -98,8 +99,6 @@ def run(path: Path, settings: Settings, options: dict[str, Any]) -> None:
     """
     if options["plot_out"] is not None:
         plot.check(options["plot_out"])
-    for name in ("json", "plot"):
-        _check_folder(name, options[f"{name}_out"])
     for name in ("budgets", "budget_spread"):
         _check_finite(name, options[name])
     comparison = _comparison(settings, options)
@@ -116,8 +115,11 @@ def run(path: Path, settings: Settings, options: dict[str, Any]) -> None:
     table = read_table(path, columns, options["models"], bounded=bounded)
     console = Console(stderr=True)
     splits = _splits(path, table, columns, options, console)
+    fewest = min(len(split.train) for split in splits)
+    if comparison.learn is not None and comparison.learn > fewest:
+        console.print(f"warning: --learn {comparison.learn}: there are only {fewest} train rows to learn from")
     encoder = load_encoder(settings.encoder, settings.embedding_dim)
-    check(table, encoder.identity, comparison)
+    check(table, encoder.identity, splits, comparison)
     with _progress(console) as progress:
         encoding = progress.add_task("encoding", total=len(table.prompts))
         folder = settings.data_dir / "embeddings"
@@ -137,12 +139,6 @@ def run(path: Path, settings: Settings, options: dict[str, Any]) -> None:
         report.write_json(document, options["json_out"])
     if options["plot_out"] is not None:
         plot.draw(options["plot_out"], document, table, splits, shown)
-
-
-def _check_folder(name: str, out: Path | None) -> None:
-    """Hours of replay must not end at a folder that is not there."""
-    if out is not None and not out.parent.is_dir():
-        raise UsageError(f"--{name} {out}: no folder {out.parent}; create it first")
 
 
 def _check_finite(name: str, given: float | Sequence[float]) -> None:

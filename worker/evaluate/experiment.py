@@ -69,12 +69,14 @@ class Run(NamedTuple):
     learning: Outcome | None = None
 
 
-def check(table: Table, encoder_id: str, comparison: Comparison) -> None:
+def check(table: Table, encoder_id: str, splits: Sequence[Split], comparison: Comparison) -> None:
     """Refuse what cannot be compared; needs no embeddings, so it can be asked before the encoding.
 
     Raises:
-        UsageError: a policy, a preset or a prior that does not fit the table or the encoder.
+        UsageError: a policy, a preset or a prior that does not fit the table or the encoder,
+            or a best model that costs nothing, of which no budget is a share.
     """
+    _check_cost(table, splits)
     if LOOKUP in comparison.policies and table.labels is None:
         raise UsageError(f"--policy {LOOKUP}: needs the labels; name their column with --label-column")
     artefact = comparison.artefact
@@ -95,6 +97,16 @@ def check(table: Table, encoder_id: str, comparison: Comparison) -> None:
         )
 
 
+def _check_cost(table: Table, splits: Sequence[Split]) -> None:
+    for split in splits:
+        best = int(table.rewards[split.test].mean(axis=0).argmax())
+        if not table.costs[split.test, best].any():
+            raise UsageError(
+                f"{table.name}: the best model, {table.models[best]!r}, costs nothing on the test rows, so no budget "
+                "is a share of its cost; correct its costs, or leave it out with --model"
+            )
+
+
 class Bench:
     """Runs a comparison over a table with its embeddings (n, E), split by split."""
 
@@ -106,7 +118,7 @@ class Bench:
         self._encoder = encoder_id
         self._splits = splits
         self._plan = comparison
-        check(table, encoder_id, comparison)
+        check(table, encoder_id, splits, comparison)
 
     @property
     def count(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 from worker.core.eligibility import Nanos, nanos
 from worker.core.verdict import FloatArray
 from worker.errors import UsageError
-from worker.pretrain.scores import read_frame, read_scores
+from worker.pretrain.frame import column, read_frame
+from worker.pretrain.scores import read_scores
 
 Rows = NDArray[np.int64]
 TRAIN_SHARE = 0.7
@@ -77,22 +77,16 @@ def read_table(path: Path, columns: Columns, models: Sequence[str] = (), *, boun
         models=models,
     )
     frame = read_frame(path)
-    labels = None if columns.label is None else [str(v) for v in _column(frame, path, columns.label)]
+    labels = None if columns.label is None else [str(value) for value in column(frame, path, columns.label).tolist()]
     bounds = _bounds(frame, path, columns.bound_prefix, scores.models) if bounded else None
     return Table(path.name, scores.prompts, scores.tasks, labels, scores.models, scores.rewards, scores.costs, bounds)
-
-
-def _column(frame: pd.DataFrame, path: Path, name: str) -> list[Any]:
-    if name not in frame.columns:
-        raise UsageError(f"{path}: no column {name!r}; it has {', '.join(map(str, frame.columns))}")
-    values: list[Any] = frame[name].tolist()
-    return values
 
 
 def _bounds(frame: pd.DataFrame, path: Path, prefix: str, models: Sequence[str]) -> Nanos:
     columns = []
     for model in models:
-        values = pd.to_numeric(pd.Series(_column(frame, path, prefix + model)), errors="coerce").to_numpy(np.float64)
+        cells = column(frame, path, prefix + model, "--reserve worst_case needs a bound of every model")
+        values = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
         wrong = ~((values >= 0) & np.isfinite(values))
         if wrong.any():
             row = int(wrong.argmax()) + 1
@@ -101,25 +95,28 @@ def _bounds(frame: pd.DataFrame, path: Path, prefix: str, models: Sequence[str])
     return np.column_stack(columns)
 
 
-def named_split(path: Path, table: Table, column: str, train: Sequence[str], test: Sequence[str]) -> tuple[Split, int]:
+def named_split(path: Path, table: Table, name: str, train: Sequence[str], test: Sequence[str]) -> tuple[Split, int]:
     """The rows whose split column says so, and how many train rows were dropped because test has their prompt.
 
     Raises:
         UsageError: no such column, or a side without rows.
     """
     frame = read_frame(path)
-    if column not in frame.columns:
-        raise UsageError(f"{path}: no column {column!r}; name it with --split-column, or draw splits with --splits N")
-    values = [str(value) for value in frame[column].tolist()]
+    remedy = "name it with --split-column, or draw splits with --splits N"
+    values = [str(value) for value in column(frame, path, name, remedy).tolist()]
     tested = [row for row, value in enumerate(values) if value in test]
     prompts = {table.prompts[row] for row in tested}
     candidates = [row for row, value in enumerate(values) if value in train and value not in test]
     kept = [row for row in candidates if table.prompts[row] not in prompts]
+    if candidates and tested and not kept:
+        raise UsageError(
+            f"{path}: column {name!r}: every prompt of the train rows is in the test rows too; draw other rows"
+        )
     for side, rows, wanted in (("train", kept, train), ("test", tested, test)):
         if not rows:
             found = ", ".join(sorted(set(values))[:8])
             raise UsageError(
-                f"{path}: column {column!r}: no {side} rows named {', '.join(wanted)}; it has {found}; use --{side}"
+                f"{path}: column {name!r}: no {side} rows named {', '.join(wanted)}; it has {found}; use --{side}"
             )
     return Split(np.array(kept), np.array(tested)), len(candidates) - len(kept)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from worker.core.verdict import FloatArray
 from worker.errors import UsageError
-from worker.pretrain.scores import read_frame, read_labels, read_texts
+from worker.pretrain.frame import column, read_frame, read_labels, read_texts
 
 IntArray = NDArray[np.int64]
 _COLUMNS = ("model_a", "model_b", "winner")
@@ -55,17 +55,14 @@ def read_battles(path: Path, *, text_column: str = "prompt", task_column: str | 
         UsageError: file, column and row of what is missing or cannot be a vote.
     """
     frame = read_frame(path)
-    for column in _COLUMNS:
-        if column not in frame.columns:
-            raise UsageError(f"{path}: no column {column!r}; it has {', '.join(map(str, frame.columns))}")
+    for name in _COLUMNS:
+        column(frame, path, name, f"a vote needs {', '.join(_COLUMNS)}")
     texts, tasks = read_texts(frame, path, text_column), read_labels(frame, path, task_column)
     prompts = list(dict.fromkeys(texts))
     task_of = dict(zip(texts, tasks, strict=True))
     position = {text: index for index, text in enumerate(prompts)}
     a, b = _names(frame, path, "model_a"), _names(frame, path, "model_b")
     models = tuple(sorted({*a, *b}))
-    if len(models) < 2:
-        raise UsageError(f"{path}: {len(models)} model(s); a battle needs two")
     index = {model: k for k, model in enumerate(models)}
     return Battles(
         prompts=prompts,
@@ -78,12 +75,12 @@ def read_battles(path: Path, *, text_column: str = "prompt", task_column: str | 
     )
 
 
-def _names(frame: pd.DataFrame, path: Path, column: str) -> list[str]:
-    names = frame[column].tolist()
+def _names(frame: pd.DataFrame, path: Path, side: str) -> list[str]:
+    names = frame[side].tolist()
     for row, (name, other) in enumerate(zip(names, frame["model_a"].tolist(), strict=True), start=1):
         if not isinstance(name, str) or not name:
-            raise UsageError(f"{path}: column {column!r}, row {row}: no model; remove the row")
-        if column == "model_b" and name == other:
+            raise UsageError(f"{path}: column {side!r}, row {row}: {name!r} names no model; correct or remove the row")
+        if side == "model_b" and name == other:
             raise UsageError(f"{path}: row {row}: {name!r} against itself; remove the row")
     return names
 
@@ -93,4 +90,6 @@ def _outcome(path: Path, row: int, value: object) -> float:
         return _OUTCOMES[value]
     if isinstance(value, str) and value.startswith("tie"):
         return 0.0
-    raise UsageError(f"{path}: column 'winner', row {row}: {value!r} is not model_a, model_b or tie")
+    raise UsageError(
+        f"{path}: column 'winner', row {row}: {value!r} is not model_a, model_b or tie; correct or remove the row"
+    )

@@ -18,6 +18,8 @@ from worker.pretrain.holdout import foretold, hold_back
 # κ to choose from: .1 where votes follow from scores, 1 to 3 where people vote. The noise of rewards is tried with it.
 _VOTE_NOISES = (0.1, 0.3, 1.0, 3.0)
 _REWARD_NOISES = (0.05, 0.1, 0.2, 0.4)
+# Votes see differences of arms only, and nothing of what these share.
+_SEEN = ("tau_d2", "sigma2")
 
 
 def build(battles: Battles, embeddings: FloatArray, *, encoder_id: str, seed: int = 0) -> Prior:
@@ -30,7 +32,7 @@ def build(battles: Battles, embeddings: FloatArray, *, encoder_id: str, seed: in
     contexts = projection.contexts(embeddings, battles.prompts, battles.tasks)
     train, test = hold_back(battles, seed)
     noise, posterior = _likeliest(train, contexts)
-    hyper = maximise(posterior.evidence, Hyper())
+    hyper = maximise(posterior.evidence, Hyper(), _SEEN)
     theta = posterior.mean(hyper)
     margin = np.vecdot(contexts[test.prompt], theta[test.a] - theta[test.b])
     pairs = pair_sums(battles, contexts, noise)
@@ -77,13 +79,14 @@ def pair_sums(battles: Battles, contexts: FloatArray, vote_noise: float = 1.0, *
 
 def _likeliest(battles: Battles, contexts: FloatArray) -> tuple[float, BattlePosterior]:
     """The noise of voting under which the votes are most likely, and their posterior with it."""
-    found = {noise: BattlePosterior(pair_sums(battles, contexts, noise)) for noise in _VOTE_NOISES}
-
-    def evidence(noise: float) -> float:
-        return max(found[noise].evidence(replace(Hyper(), sigma2=sigma2)) for sigma2 in _REWARD_NOISES)
-
-    best = max(_VOTE_NOISES, key=evidence)
-    return best, found[best]
+    best: tuple[float, float, BattlePosterior] | None = None
+    for noise in _VOTE_NOISES:  # one after another: with a hundred models each takes a quarter of a gigabyte
+        posterior = BattlePosterior(pair_sums(battles, contexts, noise))
+        evidence = max(posterior.evidence(replace(Hyper(), sigma2=sigma2)) for sigma2 in _REWARD_NOISES)
+        if best is None or evidence > best[0]:
+            best = evidence, noise, posterior
+    assert best is not None
+    return best[1:]
 
 
 def _report(battles: Battles, pairs: PairSums) -> dict[str, object]:

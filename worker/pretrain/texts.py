@@ -12,7 +12,7 @@ from worker.core.prior import Prior
 from worker.core.verdict import FloatArray
 from worker.errors import UsageError
 from worker.pretrain.features import fit_features, sample
-from worker.pretrain.scores import read_frame, read_labels, read_texts
+from worker.pretrain.frame import read_frame, read_labels, read_texts
 
 # Fewer prompts than directions give a projection that only repeats them.
 MIN_TEXTS = 50

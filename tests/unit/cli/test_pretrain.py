@@ -57,3 +57,10 @@ def test_bad_file_is_exit_2_and_writes_nothing(tmp_path: Path, capsys: pytest.Ca
         assert run(["pretrain", kind, file]) == 2
         assert "Missing option '--out'" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_an_artefact_in_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder is named before anything is read, not after the encoding."""
+    for kind in ("table", "preferences", "texts"):
+        assert run(["pretrain", kind, "rows.jsonl", "--out", str(tmp_path / "missing" / "prior.npz")]) == 2
+        assert f"no folder {tmp_path / 'missing'}; create it first" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worker.core.coupled import Hyper
-from worker.core.evidence import choose, log_evidence
+from worker.core.evidence import choose, log_evidence, maximise
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -99,3 +99,11 @@ def test_rewards_without_noise_end_at_the_bounds() -> None:
     found = choose([Moments.of(X, np.ones(300)) for _ in range(K)])
     assert found.sigma2 >= 0.2 / 300 * 0.999
     assert found.tau_d2 >= 0.01 / 300 * 0.999
+
+
+def test_only_what_is_named_is_searched_for() -> None:
+    """Where the evidence does not depend on a variance it keeps its start, and the others are found all the same."""
+    found = maximise(lambda hyper: -50 * (np.log(hyper.tau_d2) + 4) ** 2, Hyper(tau_s2=0.5), ("tau_d2", "sigma2"))
+    assert found.tau_s2 == 0.5
+    assert found.tau_d2 == pytest.approx(np.exp(-4), rel=0.05)
+    assert found.sigma2 == pytest.approx(Hyper().sigma2, rel=0.05)

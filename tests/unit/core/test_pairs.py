@@ -78,6 +78,26 @@ def test_evidence_is_the_density_of_the_outcomes() -> None:
     assert BattlePosterior(votes.sums()).evidence(HYPER) == pytest.approx(expected, rel=1e-9)
 
 
+def test_votes_say_nothing_of_what_all_arms_share() -> None:
+    """Neither τ_s² nor m changes how likely votes are, and neither moves a difference of two arms."""
+    found = BattlePosterior(drawn(3).sums())
+    other = replace(HYPER, tau_s2=2.0, intercept_s2=0.1, m=0.1)
+    assert found.evidence(other) == pytest.approx(found.evidence(HYPER), rel=1e-12)
+    means = [found.mean(hyper) for hyper in (HYPER, other)]
+    np.testing.assert_allclose(means[0] - means[0][0], means[1] - means[1][0], atol=1e-12)
+
+
+def test_a_new_catalog_is_not_solved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of all models is solved once for its hyper-parameters, whichever of them are asked for."""
+    sums, solved = drawn(4).sums(), []
+    mean = BattlePosterior.mean
+    monkeypatch.setattr(BattlePosterior, "mean", lambda self, hyper: solved.append(hyper) or mean(self, hyper))
+    for catalog in (MODELS, ("d", "b")):
+        sums.arms(catalog, HYPER)
+    sums.arms(MODELS, replace(HYPER, sigma2=0.1))
+    assert solved == [HYPER, replace(HYPER, sigma2=0.1)]
+
+
 @pytest.mark.parametrize("catalog", [MODELS, ("d", "b"), ("c",)])
 def test_any_catalog_is_solved_to_its_part_of_the_mean(catalog: tuple[str, ...]) -> None:
     """A coupled solve of the models that there are has the joint mean of all battles, and less doubt than without."""

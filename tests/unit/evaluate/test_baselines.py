@@ -48,6 +48,12 @@ class TestStaticMix:
 class TestHindsight:
     """The oracle knows every score."""
 
+    def test_rejects_what_no_budget_pays(self) -> None:
+        """Below the cheapest model's cost of a single query nothing is bought."""
+        outcome = baselines.oracle(task(np.ones(3), np.array([1.0, 2.0, 10.0]), 0.001))
+        assert outcome.costs.sum() <= 0.1
+        assert outcome.rejected.mean() == 1.0
+
     def test_never_exceeds_the_budget_and_beats_the_mix(self) -> None:
         """With different rows the oracle buys where it pays, within the budget."""
         generator = np.random.default_rng(0)

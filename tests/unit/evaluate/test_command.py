@@ -74,6 +74,21 @@ class TestRefusals:
         assert "no column 'fold'" in line
         assert "--splits N" in line
 
+    def test_a_best_model_that_costs_nothing(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """No budget is a share of nothing; the model is named, and no file appears."""
+        frame = pd.read_parquet(path)
+        frame["cost:large"] = 0.0
+        frame.to_parquet(path)
+        assert "best model, 'large', costs nothing" in refused(capsys, path, "--json", "out.json")
+        assert not Path("out.json").exists()
+
+    def test_train_rows_that_are_all_tested(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The reason is said, not that there are no such rows."""
+        frame = pd.read_parquet(path)
+        frame["prompt"] = "the same"
+        frame.to_parquet(path)
+        assert "every prompt of the train rows is in the test rows" in refused(capsys, path)
+
     def test_an_unknown_policy(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The policies that exist are listed."""
         assert "label-lookup" in refused(capsys, path, "--policy", "fastest")
@@ -87,9 +102,10 @@ class TestRefusals:
         assert "--prior FILE" in refused(capsys, path, "--learn", 5)
 
     def test_a_prior_that_is_none(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """A file that is no artefact is named, with what to do."""
+        """A file that is no artefact is named, with what to do, and not in the words of a library."""
         Path("bad.npz").write_bytes(b"nothing")
-        assert "pilot pretrain" in refused(capsys, path, "--prior", "bad.npz")
+        line = refused(capsys, path, "--prior", "bad.npz")
+        assert "bad.npz: damaged, or no prior artefact; build it with `pilot pretrain`" in line
 
     def test_a_plot_that_nobody_can_draw(self, path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The suffixes that work are listed, before anything is computed."""
@@ -151,3 +167,12 @@ def test_writes_results_plot_and_cache(path: Path, data_dir: Path, capsys: pytes
     before = cached.stat().st_mtime_ns
     assert run(["evaluate", str(path), "--policy", "best", "--budget", "0.3", "--json", "out.json"]) == 0
     assert cached.stat().st_mtime_ns == before
+
+
+@pytest.mark.text
+def test_more_learning_rounds_than_train_rows_are_said(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rounds that there are take place, and a warning counts them."""
+    assert run(["pretrain", "table", str(path), "--out", "prior.npz"]) == 0
+    learning = ("--prior", "prior.npz", "--learn", "500", "--policy", "pacing", "--budget", "0.3", "--seeds", "1")
+    assert run(["evaluate", str(path), *learning]) == 0
+    assert "--learn 500: there are only 80 train rows" in capsys.readouterr().err

@@ -44,7 +44,7 @@ def test_votes_are_read_with_their_side(tmp_path: Path) -> None:
     [
         ({"winner": ["model_a", "x", "tie", "tie"]}, r"'winner', row 2: 'x' is not model_a, model_b or tie"),
         ({"winner": ["model_a", None, "tie", "tie"]}, r"'winner', row 2: nan is not"),
-        ({"model_a": ["x", "y", None, "x"]}, r"'model_a', row 3: no model"),
+        ({"model_a": ["x", "y", None, "x"]}, r"'model_a', row 3: nan names no model"),
         ({"model_b": ["y", "y", "x", "z"]}, r"row 2: 'y' against itself"),
         ({"prompt": ["p", "q", "p", None]}, r"'prompt', row 4: no text"),
     ],
@@ -65,8 +65,8 @@ def test_missing_column_is_named(tmp_path: Path, column: str) -> None:
 
 
 def test_no_votes_are_refused(tmp_path: Path) -> None:
-    """A file with a header only has no two models."""
+    """A file with a header only says nothing."""
     path = tmp_path / "votes.csv"
     pd.DataFrame({name: [] for name in ROWS}).to_csv(path, index=False)
-    with pytest.raises(UsageError, match="a battle needs two"):
+    with pytest.raises(UsageError, match="has no rows"):
         read_battles(path)

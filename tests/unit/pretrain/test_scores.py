@@ -78,34 +78,10 @@ def test_bad_cell_is_named(tmp_path: Path, changed: dict[str, Any], message: str
         ({"cost_prefix": "usd:"}, r"no column 'usd:a'"),
         ({"models": ["a", "z"]}, r"no column 'reward:z'"),
         ({"models": ["a"]}, r"only one model, 'a'"),
+        ({"reward_prefix": "reward:a"}, r"'reward:a' names no model"),
     ],
 )
 def test_missing_column_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     """What was asked for and is not there is named, with what to do."""
     with pytest.raises(UsageError, match=message):
         read_scores(written(tmp_path), **options)
-
-
-def test_empty_table_is_refused(tmp_path: Path) -> None:
-    """A table without rows has nothing to learn from."""
-    path = tmp_path / "empty.parquet"
-    pd.DataFrame({name: [] for name in ROWS}).to_parquet(path)
-    with pytest.raises(UsageError, match="has no rows"):
-        read_scores(path)
-
-
-@pytest.mark.parametrize(("name", "content"), [("t.parquet", b"junk"), ("t.jsonl", b"{not json"), ("t.csv", b"")])
-def test_unreadable_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
-    """A file that is not what its suffix says is one line, not a traceback."""
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_scores(path)
-
-
-def test_missing_file_and_unknown_suffix(tmp_path: Path) -> None:
-    """No file, or a kind that is not read: one clear line each."""
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_scores(tmp_path / "gone.csv")
-    with pytest.raises(UsageError, match=r"use \.parquet, \.csv or \.jsonl"):
-        read_scores(tmp_path / "scores.xlsx")
