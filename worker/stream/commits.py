@@ -225,7 +225,7 @@ def install(lease: Lease, on_assignment: Callable[[Any], Awaitable[None]], resto
     """Make Faust's transport use this consumer, and date the lease by the heartbeats that were answered.
 
     `on_assignment` is awaited on the consumer thread with each new assignment, before anything of it is read;
-    `restore` writes changelog records to a table's store.
+    `restore` writes changelog records to the store.
     """
     Consumer.lease = lease
     Consumer.on_assignment = on_assignment

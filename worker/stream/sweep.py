@@ -110,9 +110,9 @@ class Sweeper:
         mentioned.pop(key, None)  # the latest event is the last in order
         mentioned[key] = event.offset
 
-    def users_of(self, window: int) -> list[SpendKey]:
-        """The users of this worker's partitions that have a window beginning then, in seconds since the epoch."""
-        return list(self._windows.get((window, 0), ()))
+    def users_of(self, window: int) -> dict[SpendKey, int]:
+        """The users that have a window beginning then, in seconds since the epoch, with their partitions."""
+        return dict(self._windows.get((window, 0), ()))
 
     def sweep(self) -> bool:
         """Let go of what is due, at most so many keys; whether anything was written."""

@@ -354,7 +354,7 @@ class TestWindows:
         for user, start, length in (("u", 0, 0), ("v", 0, 0), ("old", 0, 60), ("later", 1, 0)):
             broom.sweeper.watch_window(LANE, SpendKey(user, self.START + start, length))
         assert [key.user_id for key in broom.sweeper.users_of(self.START)] == ["u", "v"]
-        assert broom.sweeper.users_of(self.START - 1) == []
+        assert broom.sweeper.users_of(self.START - 1) == {}
 
     async def test_dropped_windows_are_forgotten(self, broom: Broom) -> None:
         """What is dropped takes no memory, in helpings as for decisions."""
