@@ -69,7 +69,7 @@ class RocksStore:
                     logger.warning("local state dropped: it is read again", partition=partition, reason=objection)
                     database.destroy()
                     database = self._open(partition)
-                database.begin(found)
+                database.begin(found, self._now_ms())
                 self._databases[partition] = database
 
     def offset(self, table: str, partition: int) -> int:
@@ -149,6 +149,8 @@ class _Database:
 
     def __init__(self, path: Path, tables: Sequence[str], options: Callable[[], Options]) -> None:
         self._path = path
+        self._ends: dict[str, int] = {}
+        self._begun_ms = 0
         try:
             self._all = Rdict(str(path), options(), column_families={table: options() for table in tables})
         except Exception as error:
@@ -163,18 +165,22 @@ class _Database:
 
     def objection(self, logs: Mapping[str, Log], now_ms: float | None) -> str | None:
         """Why it must not be read on from here, or None; `now_ms` unless it was held up to now."""
-        for table, mark in self.marks.items():
-            if mark.offset == NOTHING:
-                continue
+        filled = {table: mark for table, mark in self.marks.items() if mark.offset != NOTHING}
+        for table, mark in filled.items():
             if not mark.follows(logs[table]):
                 return f"{table} was left at {mark}, its changelog is {logs[table]}"
-            if now_ms is not None and abs(now_ms - mark.at_ms) >= STALE_MS:
-                return f"{table} was left {(now_ms - mark.at_ms) / 3_600_000:.1f} h ago"
-        return None
+        if not filled or now_ms is None:
+            return None
+        at_ms = max(mark.at_ms for mark in filled.values())
+        if not at_ms:
+            return "its recovery had not ended"
+        return f"left {(now_ms - at_ms) / 3_600_000:.1f} h ago" if abs(now_ms - at_ms) >= STALE_MS else None
 
-    def begin(self, logs: Mapping[str, Log]) -> None:
-        """Follow these changelogs from now on."""
+    def begin(self, logs: Mapping[str, Log], now_ms: float) -> None:
+        """Follow these changelogs from now on; once their present ends are reached all was up to date at this time."""
         self.marks = {table: mark._replace(topic_id=logs[table].topic_id) for table, mark in self.marks.items()}
+        self._ends = {table: log.end - 1 for table, log in logs.items()}
+        self._begun_ms = int(now_ms)
 
     def get(self, table: str, key: bytes) -> bytes | None:
         value: bytes | None = self._try(lambda: self._families[table].get(key))
@@ -203,6 +209,8 @@ class _Database:
 
     def write(self, table: str, changes: Changes, offset: int, at_ms: int) -> None:
         mark, handle, batch = self.marks[table].moved(offset, at_ms), self._handles[table], WriteBatch(raw_mode=True)
+        if not at_ms and all(found.offset >= self._ends[name] for name, found in {**self.marks, table: mark}.items()):
+            mark = mark.moved(offset, self._begun_ms)
         for key, value in changes:
             if value is None:
                 batch.delete(key, handle)

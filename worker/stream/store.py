@@ -20,7 +20,10 @@ Changes = Iterable[tuple[bytes, bytes | None]]  # key and value; None deletes
 
 
 class Mark(NamedTuple):
-    """How far a table follows its changelog: the topic's id, the last record's offset and its time in ms (broker)."""
+    """How far a table follows its changelog: the topic's id and the offset of the last record.
+
+    `at_ms` is a time, ms since the epoch, at which the whole partition was up to date; 0: it never was.
+    """
 
     topic_id: str
     offset: int = NOTHING
@@ -33,7 +36,7 @@ class Mark(NamedTuple):
         return bool(self.topic_id) and self.topic_id == log.topic_id and log.beginning - 1 <= self.offset < log.end
 
     def moved(self, offset: int, at_ms: int) -> Mark:
-        """The mark after more records; undated ones leave the time as it was."""
+        """The mark after more records; 0 leaves the time as it was."""
         return Mark(self.topic_id, offset, max(at_ms, self.at_ms))
 
 
@@ -50,7 +53,10 @@ class Store(Protocol):
         """The value of a key."""
 
     def write(self, table: str, partition: int, changes: Changes, offset: int, at_ms: int) -> None:
-        """Take over records, the last of which has this offset and time; ignored if the partition is not held."""
+        """Take over records, the last of which has this offset; ignored if the partition is not held.
+
+        `at_ms` is a time at which this worker surely was the only writer, 0 for what recovery reads.
+        """
 
     def items(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of all partitions held. Of what changes meanwhile either state may be seen."""

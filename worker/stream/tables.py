@@ -155,7 +155,7 @@ class Tables:
     def restore(self, tp: Any, records: Sequence[Any]) -> None:
         """Write records that were read from a changelog to the local store, in their order."""
         found = ((record.key, record.value) for record in records)
-        self._store.write(self._names[tp.topic], tp.partition, found, records[-1].offset, records[-1].timestamp)
+        self._store.write(self._names[tp.topic], tp.partition, found, records[-1].offset, 0)
 
     def _add(
         self, plan: dict[tuple[str, int], list[Change]], table: str, partition: int, key: bytes, value: bytes | None

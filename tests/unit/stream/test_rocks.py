@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.unit.stream.doubles import logs
 from worker.errors import ExitCode, OperationFailed, WorkerMustStop
+from worker.kafka.logs import Log
 from worker.kafka.topics import TABLES
 from worker.stream.rocks import STALE_MS, RocksStore
 
@@ -81,8 +82,8 @@ def test_killed_process_leaves_what_it_wrote(folder: Path) -> None:
         ({"topic_id": "second"}, "its changelog is Log(topic_id='second'"),
         ({"end": 5}, "end=5"),
         ({"beginning": 7}, "beginning=7"),
-        ({"now_ms": NOW_MS + STALE_MS}, "pending was left 12.0 h ago"),
-        ({"now_ms": NOW_MS - STALE_MS}, "pending was left -12.0 h ago"),
+        ({"now_ms": NOW_MS + STALE_MS}, "left 12.0 h ago"),
+        ({"now_ms": NOW_MS - STALE_MS}, "left -12.0 h ago"),
     ],
     ids=["topic made anew", "changelog cut short", "changelog begins later", "left long ago", "clock set back"],
 )
@@ -104,13 +105,26 @@ def test_age_counts_only_while_others_may_have_written(folder: Path) -> None:
     store.hold({})
 
 
-def test_undated_records_make_nothing_younger(folder: Path) -> None:
-    """Records without a date leave the time of the last dated one."""
+def test_table_that_seldom_changes_is_no_older_than_the_others(folder: Path) -> None:
+    """Who writes to one table of a partition owns them all, and has read them all."""
     fill(folder)
     store = opened(folder)
-    store.write("pending", 0, [(b"k", b"v")], 6, -1)
+    store.write("arms", 0, [(b"k", b"v")], 0, NOW_MS + STALE_MS)
     store.hold({})
-    assert "left 12.0 h ago" in dropped(folder, NOW_MS + STALE_MS)
+    assert dropped(folder, NOW_MS + 2 * STALE_MS - 1) == ""
+
+
+@pytest.mark.parametrize(("read_to", "reason"), [(98, "its recovery had not ended"), (99, "")])
+def test_recovery_counts_when_it_has_ended(folder: Path, read_to: int, reason: str) -> None:
+    """Old records do not make a store old that has read them to the end, nor new ones one young that has not."""
+    found = {table: Log("first", 0, 1 if table == "arms" else 100) for table in TABLES}
+    store = RocksStore(folder, TABLES, lambda: NOW_MS)
+    store.hold({0: found})
+    for table, offset in {"spend": 99, "arms": 0, "pending": read_to}.items():
+        store.write(table, 0, [(b"key-0", b"v")], offset, 0)
+    store.hold({})
+    assert reason in dropped(folder, NOW_MS + STALE_MS - 1)
+    assert bool(reason) == (opened(folder, NOW_MS + STALE_MS - 1).offset("pending", 0) == -1)
 
 
 def test_regained_partition_reads_on(folder: Path) -> None:
