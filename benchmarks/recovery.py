@@ -119,9 +119,10 @@ async def measure(
     for _ in range(repetitions):
         for store in stores:
             shutil.rmtree(settings.worker_dir, ignore_errors=True)
-            starts[store].append(await start(settings, store))
-            if store == "rocksdb":
-                starts["rocksdb, again"].append(await start(settings, store))
+            kinds = {"memory": ["memory"], "rocksdb": ["rocksdb, empty folder", "rocksdb, again"]}[store]
+            for kind in kinds:
+                starts[kind].append(await start(settings, store))
+                print(f"{keys:,} keys, {kind}: {starts[kind][-1]}", flush=True)
     return state_mb, starts
 
 
