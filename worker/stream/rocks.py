@@ -30,6 +30,7 @@ STALE_MS = 12 * 60 * 60 * 1000
 _CACHE_BYTES = 64 * 1024 * 1024
 _BUFFERED_BYTES = 64 * 1024 * 1024
 _BUFFER_BYTES = 16 * 1024 * 1024
+_LOG_BYTES = 64 * 1024 * 1024  # of a partition: what a start replays; a table that seldom changes would keep all of it
 _FILTER_BITS = 10  # of a key: one in a hundred misses reads a block in vain
 _PAGE = 1_000  # keys read at a time: an open iterator would keep the database open
 _MARK = b"\xff"  # not UTF-8, so no key of a table
@@ -131,6 +132,7 @@ class RocksStore:
         options.create_missing_column_families(True)
         options.set_write_buffer_manager(self._buffers)
         options.set_write_buffer_size(_BUFFER_BYTES)
+        options.set_max_total_wal_size(_LOG_BYTES)
         options.set_compression_type(DBCompressionType.lz4())
         options.set_keep_log_file_num(2)
         blocks = BlockBasedOptions()
