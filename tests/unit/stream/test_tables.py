@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import orjson
+import pytest
 from faust.types import TP
 
 from tests.unit.core.lives import CONTEXT, feedback
@@ -16,12 +18,21 @@ from worker.core.lifecycle import Pending
 from worker.core.shard import Shard, ShardKey
 from worker.core.statistics import ArmStatistics
 from worker.settings import Settings
+from worker.stream import app
 from worker.stream.batch import Journal, Output
 from worker.stream.state import SpendKey, State
 from worker.stream.tables import Tables
 
 USER = SpendKey("user", 86_400 * 3)
 SHARD = ShardKey(2, "fp", "small")
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+async def tables(request: pytest.FixtureRequest, configured: Settings) -> AsyncIterator[Tables]:
+    """On either store."""
+    found = held_tables(configured, app._store(configured.model_copy(update={"store": request.param})))
+    yield found
+    found.take_over({})
 
 
 def shard() -> Shard:
