@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 PAGE = Path(__file__).parents[1] / "docs" / "licences.md"
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
-EXTRAS = ("", "minilm", "evaluate", "tracing")
+EXTRAS = ("", "minilm", "evaluate", "rocksdb", "tracing")
 _CLASSIFIER = "License :: OSI Approved :: "
 _SHORT = 60  # longer fields hold the whole text
 # What metadata do not say.

@@ -28,6 +28,7 @@ RewardModel = Literal["coupled", "disjoint"]
 ReserveMode = Literal["expected", "quantile", "worst_case"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+StoreKind = Literal["memory", "rocksdb"]
 LogUsers = Literal["plain", "hashed", "none"]
 # Settings that say how to reach the brokers: another program of the same deployment needs them too.
 CONNECTION_PREFIXES = ("PILOT_SECURITY_", "PILOT_SASL_", "PILOT_SSL_")
@@ -55,6 +56,9 @@ class Settings(BaseModel):
     worker_id: str = Field("", description="static membership; unique per worker, the same after a restart")
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("pilot-router"), description="local state, a sub-folder per worker"
+    )
+    store: StoreKind = Field(
+        "memory", description="where tables are: memory, or rocksdb: in the data dir, for many keys and quick restarts"
     )
     preset: Preset = Field("default", description="default, or paper: PILOT as published")
     policy: PolicyName = Field("pacing", description="budget policy")

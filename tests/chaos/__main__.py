@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next ones count up")
     parser.add_argument("--faults", type=int, default=len(KINDS), help="in each run")
     parser.add_argument("--kinds", nargs="*", choices=sorted(KINDS), help="exactly these, in this order")
+    parser.add_argument("--store", choices=["memory", "rocksdb"], help="of all workers; default: drawn by the seed")
     parser.add_argument("--folder", type=Path, help="where logs and broker data stay; default: a temporary one")
     options = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # every broker kill would fill pages
@@ -45,7 +46,7 @@ def _one(seed: int, options: argparse.Namespace, broker: LocalBroker, folder: Pa
     plan = Plan(
         seed, kinds, workers=rng.choice([2, 2, 3]), rate=rng.choice([25.0, 50.0]),
         pause_s=rng.choice([(0.5, 3.0), (3.0, 10.0), (8.0, 16.0)]), park_s=rng.choice([20.0, 300.0]),
-        reserve=rng.choice(["quantile", "worst_case"]),
+        reserve=rng.choice(["quantile", "worst_case"]), store=options.store or rng.choice(["memory", "rocksdb"]),
     )  # fmt: skip
     result = asyncio.run(run(plan, broker, folder))
     _report(result)
@@ -56,7 +57,7 @@ def _report(result: Result) -> None:
     plan, evidence = result.plan, result.evidence
     verdict = "exact" if not result.violations else f"{len(result.violations)} VIOLATIONS"
     print(
-        f"seed {plan.seed}: {verdict}; {plan.workers} workers, {len(evidence.queries)} queries, "
+        f"seed {plan.seed}: {verdict}; {plan.workers} workers, {plan.store}, {len(evidence.queries)} queries, "
         f"{len(evidence.feedback)} feedback, {len(evidence.letters)} dead letters, {len(result.blows)} faults, "
         f"exits {dict(result.exits)}, {result.seconds:.0f} s",
         flush=True,

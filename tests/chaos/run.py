@@ -22,7 +22,7 @@ from tests.chaos.traffic import Client
 from worker.errors import OperationFailed
 from worker.kafka import topics
 from worker.kafka.publish import publish
-from worker.settings import ReserveMode, Settings
+from worker.settings import ReserveMode, Settings, StoreKind
 
 PARTITIONS = 4
 QUIET_TIMEOUT_S = 120.0
@@ -44,6 +44,7 @@ class Plan:
     pause_s: tuple[float, float] = (3.0, 6.0)
     park_s: float = 300.0
     reserve: ReserveMode = "quantile"
+    store: StoreKind = "memory"
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ async def run(plan: Plan, broker: LocalBroker, folder: Path) -> Result:
     settings = Settings(
         bootstrap_servers=broker.address, topic_prefix=f"chaos{plan.seed}-{time.time_ns()}.", data_dir=folder,
         budget_window_s=WINDOW_S, session_timeout_s=SESSION_TIMEOUT_S, park_s=plan.park_s,
-        reserve=plan.reserve,
+        reserve=plan.reserve, store=plan.store,
     )  # fmt: skip
     await _prepare(settings)
     client, stop = Client(settings, PARTITIONS, random.Random(plan.seed)), asyncio.Event()
@@ -109,6 +110,7 @@ def _fleet(plan: Plan, settings: Settings, broker: LocalBroker, folder: Path, cl
         "PILOT_SESSION_TIMEOUT_S": str(settings.session_timeout_s),
         "PILOT_PARK_S": str(settings.park_s),
         "PILOT_RESERVE": settings.reserve,
+        "PILOT_STORE": settings.store,
     }
     prefix = settings.application_id
     names = [f"worker-{number}" for number in range(1, plan.workers + 1)]

@@ -44,7 +44,7 @@ def test_client_shows_everything(calm: Result) -> None:
     "plan",
     [
         Plan(11, INSIDE, rate=25.0, pause_s=PAUSE_S, reserve="worst_case"),
-        Plan(12, AROUND, rate=25.0, pause_s=PAUSE_S, park_s=20.0),
+        Plan(12, AROUND, rate=25.0, pause_s=PAUSE_S, park_s=20.0, store="rocksdb"),
     ],
     ids=["inside", "around"],
 )

@@ -255,6 +255,14 @@ async def reader(settings: Settings, topic: str) -> AsyncIterator[AIOKafkaConsum
         yield started
 
 
+@asynccontextmanager
+async def onlooker(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer that reads nothing, to ask for offsets; Kafka's errors leave it as `OperationFailed`."""
+    client = AIOKafkaConsumer(**client_arguments(settings), group_id=None, enable_auto_commit=False)
+    async with _started(client, "stop", settings, "Describe") as started:
+        yield started
+
+
 async def require_topic(settings: Settings, topic: str) -> None:
     """Fail at once when a topic is missing.
 

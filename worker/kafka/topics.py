@@ -45,17 +45,19 @@ _DEAD_LETTERS = {
     "max.message.bytes": str(DEAD_LETTER_MAX_BYTES),
 }
 # Recovery reads the whole log, so it is kept short: small segments, cleaned early and at least every hour.
+# A worker that comes back to its local store must still find the deletions it missed (`worker.stream.rocks`).
 _CHANGELOG = {
     "cleanup.policy": "compact",
     "segment.ms": "600000",
     "min.cleanable.dirty.ratio": "0.3",
     "max.compaction.lag.ms": "3600000",
+    "delete.retention.ms": str(_DAY_MS),
     "max.message.bytes": str(CHANGELOG_MAX_BYTES),
 }
 _DENIED = TopicAuthorizationFailedError.errno
 _LEADER_POLLS, _LEADER_POLL_S = 100, 0.1
 _EXACT = ("cleanup.policy", "message.timestamp.type")
-_AT_LEAST = ("max.message.bytes",)
+_AT_LEAST = ("max.message.bytes", "delete.retention.ms")
 TABLES = ("pending", "spend", "arms")
 REPLAYED = "replayed"
 

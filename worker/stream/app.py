@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import faust
+import structlog
 from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
@@ -18,9 +19,10 @@ from worker.core.prior import Prior
 from worker.core.router import Router
 from worker.encode import AsyncEncoder, CachedEncoder, SentenceEncoder
 from worker.errors import ExitCode, UsageError, WorkerMustStop
-from worker.kafka import connect
+from worker.kafka import connect, logs
 from worker.kafka.compacted import Follower
 from worker.kafka.control import Budgets, Catalog, followers
+from worker.kafka.topics import TABLES
 from worker.observe import records
 from worker.observe.records import Observer
 from worker.observe.tracing import QueryTracer
@@ -37,6 +39,7 @@ from worker.stream.replica import Replica
 from worker.stream.route import RouteHandler
 from worker.stream.settle import SettleHandler
 from worker.stream.state import State
+from worker.stream.store import MemoryStore, Store
 from worker.stream.sweep import BrokerClock, Sweeper
 from worker.stream.tables import Tables
 from worker.stream.tenure import Tenure
@@ -49,6 +52,8 @@ MAX_REQUEST_BYTES = 8 * 1024 * 1024
 SEND_TIMEOUT_S = 60.0
 QUEUED_CHUNKS = 64  # of an agent; beyond about as many its partitions are not fetched
 START_S = 120.0  # until the control topics are read; and the first text loads the encoder
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -128,7 +133,7 @@ def build(
     """Everything of one worker, not yet started. Once per process: it installs hooks.
 
     Raises:
-        UsageError: the encoder is not the one that the prior was fitted with.
+        UsageError: the encoder is not the one that the prior was fitted with, or the store is not installed.
     """
     sources = frozenset((settings.topic("queries"), settings.topic("feedback")))
     lease = Lease(settings.session_timeout_s)
@@ -137,7 +142,7 @@ def build(
     fencing.install()
     driver.Producer._settings_extra = lambda _: {"enable_idempotence": True, "acks": "all"}  # noqa: SLF001 - no setting
     app = _faust_app(settings, partitions)
-    tables = Tables(app, settings, partitions)
+    tables = Tables(app, settings, partitions, _store(settings))
     clock = BrokerClock()
     delivery = _LateDelivery(app, clock)
 
@@ -148,7 +153,14 @@ def build(
     claims = Claims(
         settings, tables.claim_keys, delivery, lambda: thread().active_assignment is not None and lease.held
     )
-    commits.install(lease, _on_assignment(settings, partitions, claims), tables.restore)
+
+    async def take_over(found: Iterable[Any]) -> None:
+        await claims.claim(found)
+        held = {tp.partition for tp in found if tp.topic in tables.claim_keys}
+        behind = tables.take_over(await logs.look(settings, tables.topics, held))
+        logger.info("partitions taken over", partitions=sorted(held), records_to_read=behind)
+
+    commits.install(lease, _on_assignment(settings, partitions, take_over), tables.restore)
 
     tenure = Tenure(lease, thread, lambda: State(tables.load_pending, tables.load_spend, tables.load_shard))
     lane = Lane(tenure.journal, tables, delivery, tenure)
@@ -335,14 +347,27 @@ def _patience(waiting: Callable[[], bool], clock: Callable[[], float] = time.mon
     return stall_s
 
 
-def _on_assignment(settings: Settings, partitions: int, claims: Claims) -> Callable[[Iterable[Any]], Awaitable[None]]:
+def _store(settings: Settings) -> Store:
+    if settings.store == "memory":
+        return MemoryStore(TABLES)
+    try:
+        from worker.stream.rocks import RocksStore
+    except ImportError:
+        message = "PILOT_STORE=rocksdb needs the package rocksdict: pip install 'pilot-router[rocksdb]'"
+        raise UsageError(message) from None
+    return RocksStore(settings.worker_dir / "store", TABLES)
+
+
+def _on_assignment(
+    settings: Settings, partitions: int, take_over: Callable[[Iterable[Any]], Coroutine[Any, Any, None]]
+) -> Callable[[Iterable[Any]], Awaitable[None]]:
     """What happens on the consumer thread before anything of a new assignment is read; Faust would only log errors."""
     loop = asyncio.get_running_loop()  # where the producer lives
 
     async def assigned(found: Iterable[Any]) -> None:
         _check_copartitioning(found, settings, partitions)
         try:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(claims.claim(found), loop))
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(take_over(found), loop))
         except Exception as error:  # noqa: BLE001 - nothing may be written without the claim
             exits.end("claim", error)
 

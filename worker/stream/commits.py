@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from itertools import chain
 from typing import Any, ClassVar
 
 import aiokafka.errors
@@ -208,16 +209,18 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
 
     async def _drain(self, feeder: Feeder, fetched: Mapping[Any, Any], active: Any) -> None:
         generation, recovery = self.app.consumer_generation_id, self.app.tables.recovery
-        for partition, records in chunks(fetched):
+        changelogs = {tp: records for tp, records in fetched.items() if not hasattr(records[0], "source_position")}
+        sources = {tp: records for tp, records in fetched.items() if tp not in changelogs}
+        for partition, records in chain(changelogs.items(), chunks(sources)):
             tp = TP(*partition)  # aiokafka has a type of its own
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return  # the next owner reads them
             if tp not in active and tp not in self._buffered_partitions:
                 continue
-            if hasattr(records[0], "source_position"):
-                feeder.feed(tp, records)
-            else:
+            if partition in changelogs:  # in one piece: nobody waits for a turn while tables recover
                 restore(recovery, type(self).restore, tp, records)
+            else:
+                feeder.feed(tp, records)
             await asyncio.sleep(0)
 
 
@@ -225,7 +228,7 @@ def install(lease: Lease, on_assignment: Callable[[Any], Awaitable[None]], resto
     """Make Faust's transport use this consumer, and date the lease by the heartbeats that were answered.
 
     `on_assignment` is awaited on the consumer thread with each new assignment, before anything of it is read;
-    `restore` writes changelog records to a table's store.
+    `restore` writes changelog records to the store.
     """
     Consumer.lease = lease
     Consumer.on_assignment = on_assignment

@@ -29,10 +29,14 @@ class Outgoing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A record batch under way; `acknowledged` resolves to the broker's metadata or fails for good."""
+    """A record batch under way; `acknowledged` resolves to the broker's metadata or fails for good.
+
+    `at_ms` is the broker's time, as far as it is known, when it was queued; 0: not known.
+    """
 
     acknowledged: asyncio.Future[Any]
     records: int
+    at_ms: int = 0
 
 
 class Delivery(Protocol):
@@ -61,17 +65,17 @@ class KafkaDelivery:
         builder, count = self._producer.create_batch(), 0
         for record in records:
             if not _append(builder, record, now):
-                sent.append(await self._queue(builder, topic, partition, count))
+                sent.append(await self._queue(builder, topic, partition, count, now))
                 builder, count = self._producer.create_batch(), 0
                 _append(builder, record, now)  # the first record of a batch always fits
             count += 1
         if count:
-            sent.append(await self._queue(builder, topic, partition, count))
+            sent.append(await self._queue(builder, topic, partition, count, now))
         return sent
 
-    async def _queue(self, builder: Any, topic: str, partition: int, count: int) -> Sent:
+    async def _queue(self, builder: Any, topic: str, partition: int, count: int, now: int) -> Sent:
         try:
-            return Sent(await self._producer.send_batch(builder, topic, partition=partition), count)
+            return Sent(await self._producer.send_batch(builder, topic, partition=partition), count, max(now, 0))
         except KafkaError as error:  # the batch before it has not left for a minute
             raise undeliverable(error) from error
 

@@ -15,7 +15,7 @@ from typing import Any
 CHUNK = 32  # records: what is decided without letting go of the event loop
 POLL = 1_000  # records of a fetch
 
-Restore = Callable[[Any, Any, Sequence[Any]], None]
+Restore = Callable[[Any, Sequence[Any]], None]
 
 
 class Chunk:
@@ -72,14 +72,14 @@ class Feeder:
 def restore(recovery: Any, apply: Restore, tp: Any, records: Iterable[Any]) -> None:
     """Apply records of a changelog partition that is being recovered, and end the recovery with the last one.
 
-    `recovery` is Faust's service; `apply` writes records of one partition to the table's store.
+    `recovery` is Faust's service; `apply` writes records of one partition to the store.
     """
     if not recovery.in_recovery or tp not in recovery.active_tps:
         return
     seen = recovery.active_offsets.get(tp)
     fresh = [record for record in records if seen is None or record.offset > seen]
     if fresh:
-        apply(recovery.tp_to_table[tp], tp, fresh)
+        apply(tp, fresh)
         recovery.active_offsets[tp] = fresh[-1].offset
     if not recovery.need_recovery():
         # Only who waits now: left set, it would end the next recovery before it has read anything.

@@ -146,7 +146,7 @@ class Lane:
                 except Exception as error:
                     raise undeliverable(error) from error
                 if shipment.batch.assignment.active:
-                    self._tables.store(changes[position : position + part.records], metadata)
+                    self._tables.store(changes[position : position + part.records], metadata, part.at_ms)
                 position += part.records
 
     async def _may_send(self, batch: Batch) -> bool:

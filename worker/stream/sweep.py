@@ -32,6 +32,8 @@ from worker.stream.tenure import Tenure
 _PER_SWEEP = 500  # keys of each kind: a sweep must not hold up the agents
 _INDEXED_WINDOWS = 2_000  # stored windows a sweep takes note of, some ten microseconds each
 _RETRY_MS = 5_000
+_LOOK_EVERY_MS = 60 * 60 * 1000
+_AHEAD_MS = 2 * _LOOK_EVERY_MS  # what is due later is left to the next look: the index need not hold a day of keys
 _TOPICS = {Source.QUERY: "queries", Source.FEEDBACK: "feedback"}
 
 Committed = Callable[[str, int], int | None]  # None: the partition lags behind its end
@@ -90,15 +92,16 @@ class Sweeper:
         self._mentioned: defaultdict[tuple[Source, int], dict[bytes, int]] = defaultdict(dict)
         self._told: dict[bytes, int] = {}  # the last refused offset whose dead letter is acknowledged
         self._current: frozenset[int] = frozenset()
-        self._stored: Iterator[tuple[bytes, bytes]] = iter(self._tables.pending_items())
+        self._look_again()
         self._stored_windows: Iterator[SpendKey] = iter(self._tables.spend_keys())
 
     def watch(self, partition: int, key: bytes, pending: Pending) -> None:
         """A pending record was written: it will be due some time after its last change."""
         self.clock.observe(pending.changed_ms)
-        if key not in self._watched:
+        deadline = self._deadline(pending)
+        if key not in self._watched and deadline <= self.clock.now_ms() + _AHEAD_MS:
             self._watched.add(key)
-            heapq.heappush(self._due, (self._deadline(pending), partition, key))
+            heapq.heappush(self._due, (deadline, partition, key))
 
     def watch_window(self, partition: int, key: SpendKey) -> None:
         """A user's window was opened: it is dropped when no decision of it can be remembered."""
@@ -110,9 +113,9 @@ class Sweeper:
         mentioned.pop(key, None)  # the latest event is the last in order
         mentioned[key] = event.offset
 
-    def users_of(self, window: int) -> list[SpendKey]:
-        """The users of this worker's partitions that have a window beginning then, in seconds since the epoch."""
-        return list(self._windows.get((window, 0), ()))
+    def users_of(self, window: int) -> dict[SpendKey, int]:
+        """The users that have a window beginning then, in seconds since the epoch, with their partitions."""
+        return dict(self._windows.get((window, 0), ()))
 
     def sweep(self) -> bool:
         """Let go of what is due, at most so many keys; whether anything was written."""
@@ -138,10 +141,20 @@ class Sweeper:
         topics = (self._settings.topic("queries"), self._settings.topic("feedback"))
         return all(self._committed(topic, partition) is not None for topic in topics)
 
+    def _look_again(self) -> None:
+        """Begin a look at all stored keys, of which the next sweeps take a part each."""
+        self._looked_ms = self.clock.now_ms()
+        self._stored: Iterator[tuple[bytes, bytes]] = iter(self._tables.pending_items())
+
     def _index_stored(self) -> None:
+        looked = 0
         for key, value in islice(self._stored, _PER_SWEEP):
             user_id, _ = codecs.unpack_pending_key(key)
             self.watch(partition_of(user_id.encode(), self._partitions), key, codecs.unpack_pending(value))
+            looked += 1
+        # The first look may have been made without knowing the time.
+        if looked < _PER_SWEEP and self.clock.now_ms() - self._looked_ms >= _LOOK_EVERY_MS:
+            self._look_again()
         for window in islice(self._stored_windows, _INDEXED_WINDOWS):
             self.watch_window(partition_of(window.user_id.encode(), self._partitions), window)
 

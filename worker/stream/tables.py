@@ -8,38 +8,41 @@ has acknowledged, so it never runs ahead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import faust
 import orjson
+from faust.stores import base
 from faust.windows import TumblingWindow
 
 from worker import codecs
 from worker.core.ledger import Spend, window_start
 from worker.core.lifecycle import Pending
 from worker.core.shard import Shard, ShardKey
+from worker.kafka.logs import Log
 from worker.settings import Settings
 from worker.stream.batch import Batch, Headers
 from worker.stream.state import SpendKey, State
+from worker.stream.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One outgoing record, and where it belongs in the local store if it is state."""
+    """One outgoing record, and its table if it is state."""
 
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
-    table: Any = None
-    store_key: Any = None
+    table: str | None = None
 
 
 class Tables:
     """The changelog-backed state of this worker's partitions."""
 
-    def __init__(self, app: faust.App, settings: Settings, partitions: int) -> None:
+    def __init__(self, app: faust.App, settings: Settings, partitions: int, store: Store) -> None:
+        self._store = store
         self._length = settings.budget_window_s
         self._offset = settings.budget_window_offset_s
         expires = settings.budget_window_s + settings.decision_ttl_s
@@ -53,7 +56,10 @@ class Tables:
             )
         )  # fmt: skip
         self._spend.using_window(window)
-        self._topics = {id(table): f"{settings.application_id}-{table.name}-changelog" for table in self.all}
+        self.topics = {table.name: settings.changelog(table.name) for table in self.all}
+        self._names = {topic: name for name, topic in self.topics.items()}
+        for table in self.all:
+            table._data = _Followed(app, table, store)
 
     @property
     def all(self) -> tuple[Any, ...]:
@@ -61,44 +67,54 @@ class Tables:
         return (self._pending, self._spend, self._arms)
 
     def sizes(self) -> dict[str, int]:
-        """Keys in the local store by table; windows count apart."""
-        return {table.name: len(table.data) for table in self.all}
+        """Keys in the local store by table, about; windows count apart."""
+        return {name: self._store.size(name) for name in self.topics}
 
     @property
     def claim_keys(self) -> dict[str, Callable[[int], bytes]]:
         """By changelog: a key of the partition that no record of ours has, for `worker.stream.fencing`."""
         return {
-            self._topics[id(self._pending)]: lambda _: codecs.pack_pending_key("", ""),
-            self._topics[id(self._spend)]: lambda _: orjson.dumps(self._window_key(SpendKey("", self._offset))),
-            self._topics[id(self._arms)]: lambda partition: ShardKey(partition, "", "").pack(),
+            self.topics["pending"]: lambda _: codecs.pack_pending_key("", ""),
+            self.topics["spend"]: lambda _: self._pack_window(SpendKey("", self._offset)),
+            self.topics["arms"]: lambda partition: ShardKey(partition, "", "").pack(),
         }
 
-    def load_pending(self, _: int, key: bytes) -> Pending | None:
+    def take_over(self, logs: Mapping[int, Mapping[str, Log]]) -> int:
+        """Hold exactly these partitions, by table what the broker has of them; how many records they are behind."""
+        self._store.hold(logs)
+        return sum(
+            log.end - 1 - max(self._store.offset(table, partition), log.beginning - 1)
+            for partition, found in logs.items()
+            for table, log in found.items()
+        )
+
+    def load_pending(self, partition: int, key: bytes) -> Pending | None:
         """A query's record from the local store."""
-        value = self._pending.data.get(key)
+        value = self._store.get("pending", partition, key)
         if value is None:
             return None
         pending = codecs.unpack_pending(value)
         return pending._replace(window_s=0) if pending.window_s == self._length else pending
 
-    def load_spend(self, _: int, key: SpendKey) -> Spend | None:
+    def load_spend(self, partition: int, key: SpendKey) -> Spend | None:
         """A user's window from the local store."""
-        value = self._spend.data.get(self._window_key(key))
+        value = self._store.get("spend", partition, self._pack_window(key))
         return None if value is None else codecs.unpack_spend(value)
 
-    def load_shard(self, _: int, key: ShardKey) -> Shard | None:
+    def load_shard(self, partition: int, key: ShardKey) -> Shard | None:
         """A shard from the local store."""
-        value = self._arms.data.get(key.pack())
+        value = self._store.get("arms", partition, key.pack())
         return None if value is None else Shard.unpack(value)
 
-    def pending_items(self) -> list[tuple[bytes, bytes]]:
+    def pending_items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every stored pending record of this worker's partitions."""
-        return list(self._pending.data.items())
+        return self._store.items("pending")
 
-    def spend_keys(self) -> list[SpendKey]:
+    def spend_keys(self) -> Iterator[SpendKey]:
         """Every stored user window of this worker's partitions."""
-        windows = ((user, round(start), round(end - start)) for user, (start, end) in self._spend.data)
-        return [SpendKey(user, window, 0 if s == self._length else s) for user, window, s in windows]
+        for key in self._store.keys("spend"):
+            (user, window), length = codecs.unpack_spend_key(key), codecs.unpack_window_length(key)
+            yield SpendKey(user, window, 0 if length == self._length else length)
 
     def other_windows(self) -> list[SpendKey]:
         """Stored user windows that began under another length or offset."""
@@ -115,70 +131,65 @@ class Tables:
         for key, partition in batch.pending.items():
             pending = state.pending.get(partition, key)
             value = None if pending is None else codecs.pack_pending(pending, self._length)
-            self._add(first, self._pending, partition, Change(key, value, (), self._pending, key))
+            self._add(first, "pending", partition, key, value)
         for spend_key, partition in batch.spend.items():
-            spend, window = state.spend.get(partition, spend_key), self._window_key(spend_key)
+            spend = state.spend.get(partition, spend_key)
             value = None if spend is None else codecs.pack_spend(spend)
-            self._add(second, self._spend, partition, Change(orjson.dumps(window), value, (), self._spend, window))
+            self._add(second, "spend", partition, self._pack_window(spend_key), value)
         for shard_key, partition in batch.shards.items():
-            shard, key = state.shards.get(partition, shard_key), shard_key.pack()
-            value = None if shard is None else shard.pack()
-            self._add(second, self._arms, partition, Change(key, value, (), self._arms, key))
+            shard = state.shards.get(partition, shard_key)
+            self._add(second, "arms", partition, shard_key.pack(), None if shard is None else shard.pack())
         for output in batch.outputs:
             change = Change(output.key, output.value, output.headers)
             second.setdefault((output.topic, output.partition), []).append(change)
         return first, second
 
-    def store(self, changes: list[Change], metadata: Any) -> None:
-        """Write what the broker acknowledged to the local store, and how far it follows the changelog."""
+    def store(self, changes: list[Change], metadata: Any, at_ms: int = 0) -> None:
+        """Write what the broker acknowledged to the local store; `at_ms` is the time it was sent at."""
         table = changes[0].table if changes else None
         if table is None:
             return
-        for change in changes:
-            if change.value is None:
-                table.data.pop(change.store_key, None)
-                table.data._key_partition.pop(change.store_key, None)
-            else:
-                table.data[change.store_key] = change.value
-                # The memory store forgets lost partitions only of keys that it can place.
-                table.data._key_partition[change.store_key] = metadata.partition
-        table.data.set_persisted_offset(
-            faust.types.TP(metadata.topic, metadata.partition), metadata.offset + len(changes) - 1
-        )
+        records = ((change.key or b"", change.value) for change in changes)
+        self._store.write(table, metadata.partition, records, metadata.offset + len(changes) - 1, at_ms)
 
-    def restore(self, table: Any, tp: Any, records: Sequence[Any]) -> None:
-        """Write records that were read from the changelog to the local store, in their order."""
-        windowed = table is self._spend
-        table.data.apply_changelog_batch([_Restored(record, tp, windowed=windowed) for record in records], _same, _same)
+    def restore(self, tp: Any, records: Sequence[Any]) -> None:
+        """Write records that were read from a changelog to the local store, in their order."""
+        found = ((record.key, record.value) for record in records)
+        self._store.write(self._names[tp.topic], tp.partition, found, records[-1].offset, 0)
 
-    def _add(self, plan: dict[tuple[str, int], list[Change]], table: Any, partition: int, change: Change) -> None:
-        plan.setdefault((self._topics[id(table)], partition), []).append(change)
+    def _add(
+        self, plan: dict[tuple[str, int], list[Change]], table: str, partition: int, key: bytes, value: bytes | None
+    ) -> None:
+        plan.setdefault((self.topics[table], partition), []).append(Change(key, value, (), table))
 
-    def _window_key(self, key: SpendKey) -> tuple[str, tuple[float, float]]:
+    def _pack_window(self, key: SpendKey) -> bytes:
         """Faust's form of a window, which ends .1 s early. Its start says it all: money stays where it began."""
         start = float(key.window)
-        return key.user_id, (start, start + (key.length or self._length) - 0.1)
+        return orjson.dumps((key.user_id, (start, start + (key.length or self._length) - 0.1)))
 
 
-class _Restored:
-    """A changelog record as Faust's stores take it."""
+class _Followed(base.Store):  # type: ignore[misc] # Faust is untyped here
+    """What Faust's recovery sees of a table: how far it follows its changelog. All else goes past Faust."""
 
-    __slots__ = ("key", "message", "offset", "partition", "tp", "value")
+    def __init__(self, app: faust.App, table: Any, store: Store) -> None:
+        super().__init__("worker://", app, table)
+        self._store = store
 
-    def __init__(self, record: Any, tp: Any, *, windowed: bool) -> None:
-        self.key = _window_of(record.key) if windowed else record.key
-        self.value = record.value
-        self.tp, self.partition, self.offset = tp, tp.partition, record.offset
-        self.message = self
+    def persisted_offset(self, tp: Any) -> int:
+        """Where recovery reads on. Never None: Faust would then go by what it remembers of an earlier assignment."""
+        return self._store.offset(self.table_name, tp.partition)
 
+    def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
+        """Nothing comes this way: see `worker.stream.drain`."""
 
-def _window_of(key: bytes) -> tuple[str, tuple[float, float]]:
-    user_id, (start, end) = orjson.loads(key)
-    return user_id, (start, end)
+    async def backup_partition(self, *arguments: Any, **options: Any) -> None:
+        """Not used."""
 
+    def restore_backup(self, *arguments: Any, **options: Any) -> None:
+        """Not used."""
 
-def _same(value: Any) -> Any:
-    return value
+    def reset_state(self) -> None:
+        """Not used."""
 
 
 def _plain(app: faust.App, name: str, partitions: int) -> Any:

@@ -40,7 +40,7 @@ class VitalSigns:
         self._book = BudgetBook(settings.budget_window_s)
         self._book.turn_to(self._current_window())
         self._seen_batch = 1
-        self._stored: Iterator[SpendKey] = iter(())
+        self._stored: Iterator[tuple[SpendKey, int]] = iter(())
         self._arms: tuple[ArmVitals, ...] = ()
         worker.tenure.began.append(self._begin)
 
@@ -73,20 +73,20 @@ class VitalSigns:
     def _begin(self) -> None:
         """Other partitions, other users: begin with what the store has of them, a part a second."""
         self._book.clear()
-        self._stored = iter(self._worker.sweeper.users_of(self._book.window))
+        self._stored = iter(self._worker.sweeper.users_of(self._book.window).items())
 
     def _refresh_budgets(self) -> None:
         window = self._current_window()
         if window != self._book.window:
             self._book.turn_to(window)
-            self._stored = iter(self._worker.sweeper.users_of(window))
+            self._stored = iter(self._worker.sweeper.users_of(window).items())
         journal = self._worker.tenure.journal
         since, self._seen_batch = self._seen_batch, journal.batch.number
         for key, spend in journal.state.spend.written_since(since):
             self._note(key, spend)
-        for key in islice(self._stored, _STORED_PER_REFRESH):
+        for key, partition in islice(self._stored, _STORED_PER_REFRESH):
             if key.user_id not in self._book:
-                self._note(key, self._worker.tables.load_spend(0, key))
+                self._note(key, self._worker.tables.load_spend(partition, key))
 
     def _current_window(self) -> int:
         settings = self._settings

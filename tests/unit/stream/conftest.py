@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.stream.doubles import PARTITIONS, Notebook, settings
+from tests.unit.stream.doubles import Notebook, held_tables, settings
 from worker.settings import Settings
-from worker.stream import app
 from worker.stream.batch import Journal
 from worker.stream.state import State
 from worker.stream.tables import Tables
@@ -23,7 +22,7 @@ def configured(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def tables(configured: Settings) -> Tables:
-    return Tables(app._faust_app(configured, PARTITIONS), configured, PARTITIONS)
+    return held_tables(configured)
 
 
 @pytest.fixture

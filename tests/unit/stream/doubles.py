@@ -11,11 +11,16 @@ from typing import Any
 from aiokafka.consumer.subscription_state import Assignment
 from aiokafka.structs import TopicPartition
 
+from worker.kafka.logs import Log
+from worker.kafka.topics import TABLES
 from worker.observe.records import Record
 from worker.settings import Settings
+from worker.stream import app
 from worker.stream.batch import Headers
 from worker.stream.contiguity import SourcePosition
 from worker.stream.delivery import Outgoing, Sent
+from worker.stream.store import MemoryStore, Store
+from worker.stream.tables import Tables
 
 QUERIES, FEEDBACK = "t.queries", "t.feedback"
 PARTITIONS = 4
@@ -36,6 +41,23 @@ def position(
     owner = owner or assignment((topic, partition))
     tp = TopicPartition(topic, partition)
     return SourcePosition(tp, owner.state_value(tp), start)
+
+
+def logs(
+    *partitions: int, topic_id: str = "first", beginning: int = 0, end: int = 1_000_000
+) -> dict[int, dict[str, Log]]:
+    """What a broker says of the changelogs of these partitions, or of all."""
+    return {
+        partition: {table: Log(topic_id, beginning, end) for table in TABLES}
+        for partition in partitions or range(PARTITIONS)
+    }
+
+
+def held_tables(configured: Settings, store: Store | None = None) -> Tables:
+    """Tables of a real Faust app that was never started, of all partitions."""
+    tables = Tables(app._faust_app(configured, PARTITIONS), configured, PARTITIONS, store or MemoryStore(TABLES))
+    tables.take_over(logs())
+    return tables
 
 
 class Event:

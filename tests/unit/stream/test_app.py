@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from aiokafka.structs import TopicPartition
 
-from tests.unit.stream.doubles import PARTITIONS, settings
+from tests.unit.stream.doubles import PARTITIONS, logs, settings
+from worker.errors import UsageError
 from worker.settings import Settings
 from worker.stream import app, watchdog
+from worker.stream.store import MemoryStore
 
 
 async def test_faust_is_configured_for_our_delivery(configured: Settings) -> None:
@@ -81,3 +84,20 @@ def test_split_topics_end_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 74
     assert "pilot.feedback" in done.stdout + done.stderr
+
+
+def test_store_is_the_setting_s(tmp_path: Path) -> None:
+    """Memory by default; on disk the tables lie in this worker's own folder."""
+    assert isinstance(app._store(settings(data_dir=tmp_path)), MemoryStore)
+    store = app._store(settings(data_dir=tmp_path, store="rocksdb"))
+    store.hold(logs(2))
+    assert [path.name for path in (tmp_path / "t" / "w" / "store").iterdir()] == ["2"]
+    store.hold({})
+
+
+def test_store_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra the setting is refused with the command that installs it."""
+    monkeypatch.delitem(sys.modules, "worker.stream.rocks", raising=False)
+    monkeypatch.setitem(sys.modules, "rocksdict", None)
+    with pytest.raises(UsageError, match=r"PILOT_STORE=rocksdb needs .* pip install 'pilot-router\[rocksdb\]'"):
+        app._store(settings(data_dir=tmp_path, store="rocksdb"))

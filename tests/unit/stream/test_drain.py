@@ -134,7 +134,6 @@ class Recovery:
         self.in_recovery = True
         self.active_tps = {LOG}
         self.active_offsets = Counter({LOG: offset})
-        self.tp_to_table = {LOG: "pending"}
         self.ended = 0
         self.signal_recovery_end: Any = SimpleNamespace(set=self._end, clear=lambda: None)
         self._highwater = highwater
@@ -149,17 +148,17 @@ class Recovery:
 class TestRestoring:
     """Records of changelogs that are being recovered."""
 
-    def restored(self, recovery: Recovery, records: Sequence[Any], tp: Any = LOG) -> list[tuple[Any, int]]:
-        written: list[tuple[Any, int]] = []
-        restore(recovery, lambda table, _, found: written.extend((table, r.offset) for r in found), tp, records)
+    def restored(self, recovery: Recovery, records: Sequence[Any], tp: Any = LOG) -> list[int]:
+        written: list[int] = []
+        restore(recovery, lambda _, found: written.extend(r.offset for r in found), tp, records)
         return written
 
     def test_last_record_ends_the_recovery(self) -> None:
         """The recovery ends when everything up to the highwater mark is in the store, and not before."""
         recovery = Recovery(highwater=3)
-        assert self.restored(recovery, fetched(3)) == [("pending", 0), ("pending", 1), ("pending", 2)]
+        assert self.restored(recovery, fetched(3)) == [0, 1, 2]
         assert recovery.ended == 0
-        assert self.restored(recovery, fetched(1, start=3)) == [("pending", 3)]
+        assert self.restored(recovery, fetched(1, start=3)) == [3]
         assert recovery.ended == 1
 
     async def test_next_recovery_is_not_ended_by_the_last(self) -> None:
@@ -174,7 +173,7 @@ class TestRestoring:
 
     def test_what_the_store_has_is_not_written_again(self) -> None:
         """Records at or below the offset reached are skipped."""
-        assert self.restored(Recovery(highwater=5, offset=2), fetched(4)) == [("pending", 3)]
+        assert self.restored(Recovery(highwater=5, offset=2), fetched(4)) == [3]
 
     def test_nothing_is_written_after_the_recovery(self) -> None:
         """A record that comes late must not replace what the agents have written since."""

@@ -27,7 +27,6 @@ from tests.unit.stream.doubles import PARTITIONS, assignment
 from worker.errors import OperationFailed
 from worker.settings import Settings
 from worker.stream import app, compat
-from worker.stream.tables import Tables
 
 
 @pytest.mark.skipif(compat.UNCHECKED in os.environ, reason="other versions are being tried")
@@ -88,7 +87,7 @@ def test_other_version_can_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
         (driver.Producer, "_producer"),
         (driver.Transport, "Consumer"),
         (Table, "_window_ranges"),
-        (Store, "set_persisted_offset"),
+        (Store, "persisted_offset"),
         (FlowControlEvent, "resume"),
         (FlowControlEvent, "is_active"),
     ],
@@ -163,8 +162,8 @@ async def test_producer_settings_reach_the_client(configured: Settings) -> None:
     assert app._faust_app(configured, PARTITIONS).conf.producer_linger == 0
 
 
-async def test_memory_store_places_keys(tables: Tables) -> None:
-    """The memory store forgets lost partitions by `_key_partition`, which every table has."""
-    for table in tables.all:
-        assert isinstance(table.data, Store)
-        assert table.data._key_partition == {}
+def test_recovery_reads_on_from_what_the_store_says() -> None:
+    """Faust asks a table for its offset at every rebalance, and goes by its own memory if there is no answer."""
+    assert "persisted_offset = table.persisted_offset(tp)" in inspect.getsource(Recovery._add)
+    assert "if persisted_offset is not None" in inspect.getsource(Recovery._add)
+    assert "self._data" in inspect.getsource(Table.data.fget)

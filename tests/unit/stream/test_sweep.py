@@ -85,6 +85,43 @@ def early(*offsets: int, first_ms: int = NOW_MS, apart_ms: int = 0) -> Pending:
     return Pending(parked=records, changed_ms=records[-1].timestamp)
 
 
+class TestIndex:
+    """What is due much later is not held in memory, and yet let go in time."""
+
+    LONG_S = 86_400
+
+    @pytest.fixture
+    async def broom(
+        self, configured: Settings, journal: Journal, tables: Tables, clock: Callable[..., Any], notebook: Notebook
+    ) -> Broom:
+        times = {"decision_ttl_s": self.LONG_S, "park_s": PARK_S}
+        return Broom(configured.model_copy(update=times), journal, tables, clock(sweep), notebook)
+
+    async def test_later_ones_are_found_in_the_store(self, broom: Broom) -> None:
+        """A decision that is remembered for a day is not in the index at first, and goes when its day is over."""
+        broom.put(decided())
+        assert (broom.sweeper._due, broom.sweeper._watched) == ([], set())
+        for _ in range(23):
+            assert not broom.sweep_after(3_600)
+        assert not broom.sweep_after(3_599)
+        assert broom.sweeper._watched == {KEY}
+        assert broom.sweep_after(2)
+        assert broom.get() is None
+
+    async def test_first_look_may_not_know_the_time(self, broom: Broom) -> None:
+        """A new worker knows the time only after it has seen newer records: it looks again at once."""
+        old, new = decided(NOW_MS - (self.LONG_S - 600) * 1000), decided()
+        broom.put(old)
+        broom.put(new, codecs.pack_pending_key("user", "q2"))
+        broom.sweeper.clock = BrokerClock()
+        broom.sweeper.begin()
+        assert not broom.sweep_after(1)
+        assert not broom.sweep_after(1)
+        assert broom.sweeper._watched == {KEY}
+        assert broom.sweep_after(600)
+        assert broom.get() is None
+
+
 class TestDecisions:
     """A decision is forgotten some time after its last change."""
 
@@ -354,7 +391,7 @@ class TestWindows:
         for user, start, length in (("u", 0, 0), ("v", 0, 0), ("old", 0, 60), ("later", 1, 0)):
             broom.sweeper.watch_window(LANE, SpendKey(user, self.START + start, length))
         assert [key.user_id for key in broom.sweeper.users_of(self.START)] == ["u", "v"]
-        assert broom.sweeper.users_of(self.START - 1) == []
+        assert broom.sweeper.users_of(self.START - 1) == {}
 
     async def test_dropped_windows_are_forgotten(self, broom: Broom) -> None:
         """What is dropped takes no memory, in helpings as for decisions."""

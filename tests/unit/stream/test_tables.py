@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import orjson
+import pytest
 from faust.types import TP
 
 from tests.unit.core.lives import CONTEXT, feedback
+from tests.unit.stream.doubles import held_tables, logs
 from worker import codecs
 from worker.core.learn import Lesson
 from worker.core.ledger import Spend
@@ -22,6 +25,14 @@ from worker.stream.tables import Tables
 
 USER = SpendKey("user", 86_400 * 3)
 SHARD = ShardKey(2, "fp", "small")
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+async def tables(request: pytest.FixtureRequest, configured: Settings) -> AsyncIterator[Tables]:
+    """On either store."""
+    found = held_tables(configured, app._store(configured.model_copy(update={"store": request.param})))
+    yield found
+    found.take_over({})
 
 
 def shard() -> Shard:
@@ -84,7 +95,7 @@ async def test_stored_values_come_back(tables: Tables, journal: Journal) -> None
     found = fresh.shards.get(2, SHARD)
     assert found is not None
     assert found.pack() == shard().pack()
-    assert tables.spend_keys() == [USER]
+    assert list(tables.spend_keys()) == [USER]
     assert [key for key, _ in tables.pending_items()] == [b"user\0q"]
 
 
@@ -96,15 +107,14 @@ async def test_changelog_restores_what_was_written(tables: Tables, journal: Jour
     journal.put_pending(2, b"user\0gone", None)
     journal.put_spend(2, USER, Spend(settled=5))
     logs += tables.plan(journal.turn(), journal.state)
-    by_topic = {f"t-{table.name}-changelog": table for table in tables.all}
     for stage in logs:
         for (topic, partition), changes in stage.items():
-            if topic in by_topic:
+            if topic in tables.topics.values():
                 records = [
-                    SimpleNamespace(key=change.key, value=change.value, offset=number)
+                    SimpleNamespace(key=change.key, value=change.value, offset=number, timestamp=1)
                     for number, change in enumerate(changes)
                 ]
-                tables.restore(by_topic[topic], TP(topic, partition), records)
+                tables.restore(TP(topic, partition), records)
     fresh = State(tables.load_pending, tables.load_spend, tables.load_shard)
     assert fresh.pending.get(2, b"user\0q") == Pending(decision=b"{}")
     assert fresh.pending.get(2, b"user\0gone") is None
@@ -112,7 +122,7 @@ async def test_changelog_restores_what_was_written(tables: Tables, journal: Jour
     found = fresh.shards.get(2, SHARD)
     assert found is not None
     assert found.pack() == shard().pack()
-    assert tables.spend_keys() == [USER]
+    assert list(tables.spend_keys()) == [USER]
 
 
 async def test_nothing_is_stored_before_the_acknowledgement(tables: Tables, journal: Journal) -> None:
@@ -124,7 +134,7 @@ async def test_nothing_is_stored_before_the_acknowledgement(tables: Tables, jour
 
 
 async def test_tombstone_leaves_nothing_behind(tables: Tables, journal: Journal) -> None:
-    """A deleted key is null in the changelog and gone from the store, its place book-keeping included."""
+    """A deleted key is null in the changelog and gone from the store."""
     fill(journal)
     acknowledge(tables, journal)
     journal.put_pending(2, b"user\0q", None)
@@ -133,22 +143,32 @@ async def test_tombstone_leaves_nothing_behind(tables: Tables, journal: Journal)
     assert first["t-pending-changelog", 2][0].value is None
     assert second["t-spend-changelog", 2][0].value is None
     acknowledge(tables, journal)
-    pending, spend, _ = tables.all
-    assert (len(pending.data), len(spend.data)) == (0, 0)
-    assert (pending.data._key_partition, spend.data._key_partition) == ({}, {})
+    assert (list(tables.pending_items()), list(tables.spend_keys())) == ([], [])
+    assert (tables.load_pending(2, b"user\0q"), tables.load_spend(2, USER)) == (None, None)
 
 
-async def test_stored_keys_know_their_partition(tables: Tables, journal: Journal) -> None:
-    """The memory store forgets lost partitions by key, so each key must be placed."""
+async def test_store_knows_how_far_it_follows(tables: Tables, journal: Journal) -> None:
+    """Faust's recovery reads on from the last record that was acknowledged, and from the beginning where none was."""
+    fill(journal)
+    journal.put_pending(2, b"user\0another", Pending())
+    acknowledge(tables, journal)
+    offsets = [table.persisted_offset(TP(table.changelog_topic_name, 2)) for table in tables.all]
+    assert offsets == [11, 10, 10]
+    assert [table.persisted_offset(TP(table.changelog_topic_name, 1)) for table in tables.all] == [-1, -1, -1]
+
+
+async def test_what_a_take_over_leaves_to_read(tables: Tables, journal: Journal) -> None:
+    """Records that the store has, or that no log has any more, are not counted."""
     fill(journal)
     acknowledge(tables, journal)
-    assert [set(table.data._key_partition.values()) for table in tables.all] == [{2}, {2}, {2}]
+    assert tables.take_over(logs(2, end=12)) == 3
+    assert tables.take_over(logs(1, 2, beginning=5, end=12)) == 3 + 3 * 7
 
 
 async def test_windows_with_an_offset(configured: Settings) -> None:
     """A window that starts at an offset is stored under its own start."""
     shifted = configured.model_copy(update={"budget_window_s": 60, "budget_window_offset_s": 85})
-    tables = Tables(app._faust_app(shifted, 4), shifted, 4)
+    tables = held_tables(shifted)
     journal = Journal(State(tables.load_pending, tables.load_spend, tables.load_shard))
     for start in (60 * 7 + 85, 60 * 8 + 85):
         journal.put_spend(0, SpendKey("user", start), Spend(queries=start))
@@ -165,13 +185,12 @@ async def test_windows_with_an_offset(configured: Settings) -> None:
 async def test_windows_of_another_offset_stay_what_they_were(configured: Settings) -> None:
     """Under a new offset an old window is found by its own start, and is none of the new ones."""
     minutes = configured.model_copy(update={"budget_window_s": 60})
-    before, old = Tables(app._faust_app(minutes, 4), minutes, 4), SpendKey("user", 480)
+    before, old = held_tables(minutes), SpendKey("user", 480)
     journal = Journal(State(before.load_pending, before.load_spend, before.load_shard))
     journal.put_spend(0, old, Spend(settled=7))
     acknowledge(before, journal)
 
-    after = Tables(app._faust_app(minutes, 4), minutes.model_copy(update={"budget_window_offset_s": 20}), 4)
-    after._spend = before._spend
+    after = held_tables(minutes.model_copy(update={"budget_window_offset_s": 20}), before._store)
 
     assert after.load_spend(0, old) == Spend(settled=7)
     assert [after.load_spend(0, SpendKey("user", start)) for start in (440, 500)] == [None, None]

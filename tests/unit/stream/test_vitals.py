@@ -27,7 +27,7 @@ class Ward:
         self.tenure = SimpleNamespace(journal=self.journal, began=[])
         worker: Any = SimpleNamespace(
             tenure=self.tenure,
-            sweeper=SimpleNamespace(users_of=lambda window: [key for key in self.stored if key.window == window]),
+            sweeper=SimpleNamespace(users_of=lambda window: {key: 0 for key in self.stored if key.window == window}),
             tables=SimpleNamespace(
                 load_spend=lambda _, key: self.stored.get(key), sizes=lambda: {"spend": len(self.stored)}
             ),
