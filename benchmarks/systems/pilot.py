@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from worker.core.arms import Arm
+from systems.stream import DIMENSION, Stream, make_token_prior
+from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.batch import Batch
 from worker.core.eligibility import nanos
 from worker.core.prior import Prior
 from worker.core.router import Router, RouterOptions
+from worker.core.statistics import ArmStatistics, Moments
 from worker.core.verdict import Account, FloatArray, Request, Verdict
 from worker.money import NANOS_PER_USD, to_nanos, to_usd
+
+CALL_TOKENS = 1_000.0  # of a mean call: makes a price a token of a table's mean cost
+SOLVE_EVERY = 200  # queries
 
 
 class PilotRouter:
@@ -65,9 +72,11 @@ class PilotBatches:
     together when all are decided.
     """
 
-    def __init__(self, prior: Prior, limit_usd: float, queries: int, options: RouterOptions) -> None:
+    def __init__(
+        self, prior: Prior, limit_usd: float, queries: int, options: RouterOptions, arms: Sequence[Arm] | None = None
+    ) -> None:
         self._router = Router(prior, options)
-        self._router.set_arms([Arm(model) for model in prior.models])
+        self._router.set_arms(arms or [Arm(model) for model in prior.models])
         self._number = {model: k for k, model in enumerate(prior.models)}
         self._limit, self._planned = to_nanos(limit_usd), queries
         self._settled = self._queries = 0
@@ -101,3 +110,41 @@ class PilotBatches:
         self._settled += int(nanos(paid).sum())
         predicted = np.array([verdict.predicted_cost_nanos for verdict in verdicts]) / NANOS_PER_USD
         self._router.observe_many(models, X, rewards[rows, arms], paid, predicted)
+
+
+class PilotSums(PilotBatches):
+    """Micro-batches as the worker learns: tokens at list prices; feedback adds to sums, which are solved now and then.
+
+    The worker solves at most once a second when it has a thousand rewards; here it is done every `SOLVE_EVERY` queries.
+    """
+
+    def __init__(self, known: Stream, limit_usd: float, queries: int) -> None:
+        means = known.costs.mean(axis=0)
+        arms = [Arm(f"arm-{k}", output_usd_per_mtok=float(mean / CALL_TOKENS / USD_PER_MTOK)) for k, mean in enumerate(means)]
+        self._price = means / CALL_TOKENS
+        super().__init__(make_token_prior(known, self._tokens(known.costs)), limit_usd, queries, RouterOptions(), arms)
+        self._sums = {arm.model: ArmStatistics.zeros(DIMENSION) for arm in arms}
+        self._solved = 0
+
+    def _tokens(self, costs: FloatArray) -> FloatArray:
+        return np.maximum(np.rint(costs / self._price), 1.0)
+
+    def _learn(self, verdicts: list[Verdict], X: FloatArray, rewards: FloatArray, costs: FloatArray) -> None:
+        arms = np.array([self._number[verdict.model or ""] for verdict in verdicts])
+        predicted = np.array([verdict.predicted_cost_nanos for verdict in verdicts])
+        paid, tokens = nanos(costs), self._tokens(costs)
+        for model, k in self._number.items():
+            mine = np.flatnonzero(arms == k)
+            if len(mine):
+                sums, context, own = self._sums[model], X[mine], tokens[mine, k]
+                sums.reward += Moments.of(context, rewards[mine, k])
+                sums.log_tokens += Moments.of(context, np.log(own))
+                sums.output_tokens += int(own.sum())
+                spent = int(paid[mine, k].sum())
+                self._settled += spent
+                sums.cost_true_nanos += spent
+                sums.cost_predicted_nanos += int(predicted[mine].sum())
+                sums.costs_settled += len(mine)
+        if self._queries - self._solved >= SOLVE_EVERY:
+            self._router.refresh(self._sums)
+            self._solved = self._queries
