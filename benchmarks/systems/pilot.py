@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from systems.stream import DIMENSION, Stream, make_token_prior
 from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.batch import Batch
 from worker.core.eligibility import nanos
+from worker.core.learn import Lesson, learn
 from worker.core.prior import Prior
 from worker.core.router import Router, RouterOptions
-from worker.core.statistics import ArmStatistics, Moments
+from worker.core.statistics import ArmStatistics
 from worker.core.verdict import Account, FloatArray, Request, Verdict
 from worker.money import NANOS_PER_USD, to_nanos, to_usd
 
@@ -126,25 +128,16 @@ class PilotSums(PilotBatches):
         self._sums = {arm.model: ArmStatistics.zeros(DIMENSION) for arm in arms}
         self._solved = 0
 
-    def _tokens(self, costs: FloatArray) -> FloatArray:
-        return np.maximum(np.rint(costs / self._price), 1.0)
+    def _tokens(self, costs: FloatArray) -> NDArray[np.int64]:
+        return np.maximum(np.rint(costs / self._price), 1.0).astype(np.int64)
 
     def _learn(self, verdicts: list[Verdict], X: FloatArray, rewards: FloatArray, costs: FloatArray) -> None:
-        arms = np.array([self._number[verdict.model or ""] for verdict in verdicts])
-        predicted = np.array([verdict.predicted_cost_nanos for verdict in verdicts])
-        paid, tokens = nanos(costs), self._tokens(costs)
-        for model, k in self._number.items():
-            mine = np.flatnonzero(arms == k)
-            if len(mine):
-                sums, context, own = self._sums[model], X[mine], tokens[mine, k]
-                sums.reward += Moments.of(context, rewards[mine, k])
-                sums.log_tokens += Moments.of(context, np.log(own))
-                sums.output_tokens += int(own.sum())
-                spent = int(paid[mine, k].sum())
-                self._settled += spent
-                sums.cost_true_nanos += spent
-                sums.cost_predicted_nanos += int(predicted[mine].sum())
-                sums.costs_settled += len(mine)
+        tokens = self._tokens(costs).tolist()
+        for verdict, x, reward, cost, count in zip(verdicts, X, rewards.tolist(), costs.tolist(), tokens, strict=True):
+            model = verdict.model or ""
+            arm, paid = self._number[model], to_nanos(cost[self._number[model]])
+            self._settled += paid
+            learn(self._sums[model], Lesson(x, reward[arm], count[arm], None, paid, verdict.predicted_cost_nanos))
         if self._queries - self._solved >= SOLVE_EVERY:
             self._router.refresh(self._sums)
             self._solved = self._queries

@@ -117,6 +117,7 @@ class Router:
         usual_alpha = PAPER_ALPHA if published else ALPHA[prior.kind]
         self._alpha = usual_alpha if options.alpha is None else options.alpha
         self._policy: Policy = create(options.policy, options.quality_floor, published=published)
+        self._opens_ever = options.open_decisions and prior.kind != "table"
         self._explorer: Policy = self._policy if self._share is None else Unlimited()
         self._demand = Demand()
         self._typical_tokens = prior.input_tokens or TYPICAL_INPUT_TOKENS
@@ -232,7 +233,7 @@ class Router:
     @property
     def _opens(self) -> bool:
         """Whether open decisions count: early, when the bonus still decides."""
-        return self.options.open_decisions and not self._frozen and self._early
+        return self._opens_ever and not self._frozen and self._early
 
     def outlook(self) -> dict[str, Outlook]:
         """How every enabled arm looks on recent queries, or on the prior's sample before the first ones."""

@@ -67,7 +67,7 @@ class Moments:
         if self._waiting:
             contexts, outcomes = zip(*self._waiting, strict=True)
             self._waiting.clear()
-            X = np.array(contexts)
+            X = np.concatenate(contexts).reshape(len(contexts), -1)
             self._A += X.T @ X
             self._b += np.array(outcomes) @ X
 

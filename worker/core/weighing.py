@@ -17,10 +17,6 @@ from worker.core.verdict import Candidate, FloatArray
 from worker.money import NANOS_PER_USD
 
 
-# A named tuple's own constructor is a Python function and takes twice as long.
-_fast = tuple.__new__
-
-
 class Weighed(NamedTuple):
     """One query: values by enabled arm, in their order.
 
@@ -36,6 +32,11 @@ class Weighed(NamedTuple):
     reserved: list[int]
 
 
+# Named tuples from columns, without their own constructors: these are Python functions and take twice as long.
+_weighed: Callable[[tuple[Any, ...]], Weighed] = partial(tuple.__new__, Weighed)
+_candidate: Callable[[tuple[Any, ...]], Candidate] = partial(tuple.__new__, Candidate)
+
+
 def weigh(beliefs: Beliefs, alpha: float, context: FloatArray, tokens: float, *, quantile: bool) -> Weighed:
     """One query, context of shape (d,); `quantile`: reserve that of the cost in place of its mean."""
     means, deviations = beliefs.rewards.score(context)
@@ -43,8 +44,7 @@ def weigh(beliefs: Beliefs, alpha: float, context: FloatArray, tokens: float, *,
     mean, deviation = means.tolist(), deviations.tolist()
     optimistic = [m + alpha * d for m, d in zip(mean, deviation, strict=True)]
     reserved = amounts(high if quantile else expected)
-    weighed: Weighed = _fast(Weighed, (mean, deviation, optimistic, expected, predicted, reserved))
-    return weighed
+    return _weighed((mean, deviation, optimistic, expected, predicted, reserved))
 
 
 def weigh_many(
@@ -61,11 +61,7 @@ def weigh_many(
         estimate.predicted,
         nanos(estimate.quantile if quantile else estimate.expected),
     )
-    return list(map(Weighed._make, zip(*[column.tolist() for column in columns], strict=True)))
-
-
-# `Candidate._make` without its check of the length, which the columns keep: eleven are made a query.
-_candidate: Callable[[tuple[Any, ...]], Candidate] = partial(tuple.__new__, Candidate)
+    return list(map(_weighed, zip(*[column.tolist() for column in columns], strict=True)))
 
 
 class Candidates(Collection[Candidate]):
