@@ -122,8 +122,8 @@ class PilotSums(PilotBatches):
 
     def __init__(self, known: Stream, limit_usd: float, queries: int) -> None:
         means = known.costs.mean(axis=0)
-        arms = [Arm(f"arm-{k}", output_usd_per_mtok=float(mean / CALL_TOKENS / USD_PER_MTOK)) for k, mean in enumerate(means)]
         self._price = means / CALL_TOKENS
+        arms = [Arm(f"arm-{k}", output_usd_per_mtok=usd / USD_PER_MTOK) for k, usd in enumerate(self._price.tolist())]
         super().__init__(make_token_prior(known, self._tokens(known.costs)), limit_usd, queries, RouterOptions(), arms)
         self._sums = {arm.model: ArmStatistics.zeros(DIMENSION) for arm in arms}
         self._solved = 0

@@ -264,12 +264,12 @@ class PricedTokens(_LearnedCost):
         columns = zip(self._means(x), self._rise, self._bias.factor, self._prices, strict=True)
         for mean, rise, factor, (request, per_input, per_output, most) in columns:
             prompt = request + per_input * input_tokens
-            predicted = prompt + per_output * (mean if mean < most else most)
+            predicted = prompt + per_output * (min(most, mean))
             expected = predicted * factor
             high = mean * rise
-            quantile = prompt + per_output * (high if high < most else most)
+            quantile = prompt + per_output * (min(most, high))
             add_expected(expected)
-            add_quantile(quantile if quantile > expected else expected)
+            add_quantile(max(expected, quantile))
             add_predicted(predicted)
         return found
 
@@ -309,7 +309,7 @@ class LogCost(_LearnedCost):
         predicted = self._means(x)
         expected = [mean * factor for mean, factor in zip(predicted, self._bias.factor, strict=True)]
         high = [mean * rise for mean, rise in zip(predicted, self._rise, strict=True)]
-        quantile = [top if top > usual else usual for top, usual in zip(high, expected, strict=True)]
+        quantile = [max(usual, top) for top, usual in zip(high, expected, strict=True)]
         found: QueryCost = _fast(QueryCost, (expected, quantile, predicted))
         return found
 

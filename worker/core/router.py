@@ -382,7 +382,7 @@ class Router:
         share = rate / len(options)
         return arm, 1.0 - rate + share if arm == greedy else share
 
-    def _overdraw(self, weighed: Weighed, codes: Codes) -> Verdict:
+    def _overdraw(self, weighed: Weighed, codes: list[int]) -> Verdict:
         """The cheapest of the arms that only the budget excludes."""
         within = [k for k, code in enumerate(codes) if code == BUDGET]
         arm = min(within, key=weighed.expected.__getitem__)

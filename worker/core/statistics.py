@@ -44,13 +44,13 @@ class Moments:
         self._waiting: list[tuple[FloatArray, float]] = []
 
     @property
-    def A(self) -> FloatArray:
+    def A(self) -> FloatArray:  # noqa: N802 - its name in the literature
         """Σψψᵀ, shape (d, d)."""
         self._add_waiting()
         return self._A
 
     @A.setter
-    def A(self, value: FloatArray) -> None:
+    def A(self, value: FloatArray) -> None:  # noqa: N802
         self._A = value
 
     @property
