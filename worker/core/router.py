@@ -310,7 +310,8 @@ class Router:
         self._typical_tokens = float(self._reservoir.tokens.mean())
         mean, deviation = self._beliefs.rewards.score_many(self._reservoir.contexts)
         costs = self._beliefs.costs.estimate_many(self._reservoir.contexts, self._reservoir.tokens)
-        self._cheapest_usd = float(costs.expected.min(axis=1).mean())
+        if self._forced.open:
+            self._cheapest_usd = float(costs.expected.min(axis=1).mean())
         exploits = self._frozen or self._share is not None
         score = mean if exploits else mean + self._alpha * deviation
         self._policy.plan(Sample(mean, score, costs.expected))
