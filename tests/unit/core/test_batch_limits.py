@@ -18,6 +18,7 @@ from worker.money import to_nanos
 
 D = 4
 SIZE = 32
+ENDS_INSIDE_USD = 0.012
 ARMS = (
     Arm("cheap", 0.1, 0.1, max_output_tokens=500),
     Arm("off", 0.1, 0.1, enabled=False),
@@ -122,7 +123,9 @@ def amounts(verdict: Verdict) -> list[float]:
     return [*(value or 0.0 for value in exact), *((value or 0) / 1e9 for value in nanos)]
 
 
-@pytest.mark.parametrize("limit_usd", [2e-3, 0.02, None], ids=["ends inside", "lasts", "no budget"])
+@pytest.mark.parametrize(
+    "limit_usd", [2e-3, ENDS_INSIDE_USD, 1.0, None], ids=["poor", "ends inside", "rich", "no budget"]
+)
 @pytest.mark.parametrize("users", [1, 7, 96], ids=["one user", "some users", "a user a query"])
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "with wishes"])
 @pytest.mark.parametrize("name", SETTINGS)
@@ -137,8 +140,9 @@ def test_a_batch_decides_as_one_by_one(name: str, users: int, limit_usd: float |
 
 
 def test_limits_do_end_inside_a_batch() -> None:
-    """In the case above that is to run out of money the first arm becomes too dear between two queries of a batch."""
-    verdicts = list(together(router("pacing"), requests(1, plain=True), Windows(2e-3)))
-    kept_out = [number for number, verdict in enumerate(verdicts) if any(c.excluded for c in verdict.candidates)]
-    assert kept_out
-    assert kept_out[0] % SIZE
+    """In the case above that is to end inside, an arm becomes too dear, and then all do, between two queries of a batch."""
+    verdicts = list(together(router("pacing"), requests(1, plain=True), Windows(ENDS_INSIDE_USD)))
+    dear = next(number for number, verdict in enumerate(verdicts) if any(c.excluded for c in verdict.candidates))
+    spent = next(number for number, verdict in enumerate(verdicts) if verdict.reason == "budget_exhausted")
+    assert dear % SIZE
+    assert spent % SIZE
