@@ -140,7 +140,7 @@ def test_a_batch_decides_as_one_by_one(name: str, users: int, limit_usd: float |
 
 
 def test_limits_do_end_inside_a_batch() -> None:
-    """In the case above that is to end inside, an arm becomes too dear, and then all do, between two queries of a batch."""
+    """In the case above that is to end inside, an arm and then all become too dear between two queries of a batch."""
     verdicts = list(together(router("pacing"), requests(1, plain=True), Windows(ENDS_INSIDE_USD)))
     dear = next(number for number, verdict in enumerate(verdicts) if any(c.excluded for c in verdict.candidates))
     spent = next(number for number, verdict in enumerate(verdicts) if verdict.reason == "budget_exhausted")
