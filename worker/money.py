@@ -21,7 +21,7 @@ def to_nanos(usd: float) -> int:
 
 def saturated(nanos: int) -> int:
     """A sum as state can keep it, in 64 bits: nonsense that is reported for years must not stop a worker."""
-    return max(-_MOST_NANOS, min(nanos, _MOST_NANOS))
+    return nanos if -_MOST_NANOS <= nanos <= _MOST_NANOS else max(-_MOST_NANOS, min(nanos, _MOST_NANOS))
 
 
 def to_usd(nanos: int) -> float:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from worker.core.arms import Arm
+import numpy as np
+from numpy.typing import NDArray
+
+from systems.stream import DIMENSION, Stream, make_token_prior
+from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.batch import Batch
 from worker.core.eligibility import nanos
+from worker.core.learn import Lesson, learn
 from worker.core.prior import Prior
 from worker.core.router import Router, RouterOptions
+from worker.core.statistics import ArmStatistics
 from worker.core.verdict import Account, FloatArray, Request, Verdict
 from worker.money import NANOS_PER_USD, to_nanos, to_usd
+
+CALL_TOKENS = 1_000.0  # of a mean call: makes a price a token of a table's mean cost
+SOLVE_EVERY = 200  # queries
 
 
 class PilotRouter:
@@ -65,9 +74,11 @@ class PilotBatches:
     together when all are decided.
     """
 
-    def __init__(self, prior: Prior, limit_usd: float, queries: int, options: RouterOptions) -> None:
+    def __init__(
+        self, prior: Prior, limit_usd: float, queries: int, options: RouterOptions, arms: Sequence[Arm] | None = None
+    ) -> None:
         self._router = Router(prior, options)
-        self._router.set_arms([Arm(model) for model in prior.models])
+        self._router.set_arms(arms or [Arm(model) for model in prior.models])
         self._number = {model: k for k, model in enumerate(prior.models)}
         self._limit, self._planned = to_nanos(limit_usd), queries
         self._settled = self._queries = 0
@@ -101,3 +112,32 @@ class PilotBatches:
         self._settled += int(nanos(paid).sum())
         predicted = np.array([verdict.predicted_cost_nanos for verdict in verdicts]) / NANOS_PER_USD
         self._router.observe_many(models, X, rewards[rows, arms], paid, predicted)
+
+
+class PilotSums(PilotBatches):
+    """Micro-batches as the worker learns: tokens at list prices; feedback adds to sums, which are solved now and then.
+
+    The worker solves at most once a second when it has a thousand rewards; here it is done every `SOLVE_EVERY` queries.
+    """
+
+    def __init__(self, known: Stream, limit_usd: float, queries: int) -> None:
+        means = known.costs.mean(axis=0)
+        self._price = means / CALL_TOKENS
+        arms = [Arm(f"arm-{k}", output_usd_per_mtok=usd / USD_PER_MTOK) for k, usd in enumerate(self._price.tolist())]
+        super().__init__(make_token_prior(known, self._tokens(known.costs)), limit_usd, queries, RouterOptions(), arms)
+        self._sums = {arm.model: ArmStatistics.zeros(DIMENSION) for arm in arms}
+        self._solved = 0
+
+    def _tokens(self, costs: FloatArray) -> NDArray[np.int64]:
+        return np.maximum(np.rint(costs / self._price), 1.0).astype(np.int64)
+
+    def _learn(self, verdicts: list[Verdict], X: FloatArray, rewards: FloatArray, costs: FloatArray) -> None:
+        tokens = self._tokens(costs).tolist()
+        for verdict, x, reward, cost, count in zip(verdicts, X, rewards.tolist(), costs.tolist(), tokens, strict=True):
+            model = verdict.model or ""
+            arm, paid = self._number[model], to_nanos(cost[self._number[model]])
+            self._settled += paid
+            learn(self._sums[model], Lesson(x, reward[arm], count[arm], None, paid, verdict.predicted_cost_nanos))
+        if self._queries - self._solved >= SOLVE_EVERY:
+            self._router.refresh(self._sums)
+            self._solved = self._queries

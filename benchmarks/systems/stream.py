@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,3 +56,13 @@ def make_prior(known: Stream, *, warm: bool) -> Prior:
         "table", projection, known.contexts[:400], models, dict(zip(models, learned, strict=True)),
         log_costs=dict(zip(models, priced, strict=True)), mean_costs=means,
     )  # fmt: skip
+
+
+def make_token_prior(known: Stream, tokens: FloatArray) -> Prior:
+    """The same for a worker, which learns tokens: all scores and output tokens (n, K) of `known`."""
+    prior = make_prior(known, warm=True)
+    learned = {
+        model: ArmStatistics(prior.statistics[model].reward, Moments.of(known.contexts, np.log(tokens[:, k])))
+        for k, model in enumerate(prior.models)
+    }
+    return replace(prior, statistics=learned, log_costs={})

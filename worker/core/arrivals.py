@@ -36,7 +36,7 @@ class Profile:
     def note(self, elapsed: float) -> None:
         """Count one query at this share of the window, 0 to 1."""
         self._seen_from = min(self._seen_from, elapsed)
-        self._window[min(int(elapsed * BINS), BINS - 1)] += 1
+        self._window[int(elapsed * BINS) if elapsed < 1.0 else -1] += 1
 
     def close(self) -> None:
         """Take the window over into the profile; one whose beginning was missed teaches nothing."""
@@ -57,7 +57,7 @@ class Profile:
         """F(elapsed), linear within a bin."""
         if elapsed >= 1.0:
             return 1.0
-        position = max(elapsed, 0.0) * BINS
+        position = elapsed * BINS if elapsed > 0.0 else 0.0
         index = int(position)
         before, after = self._cumulative[index], self._cumulative[index + 1]
         return before + (after - before) * (position - index)
@@ -98,11 +98,12 @@ class Demand:
 
     def left(self, account: Account) -> float:
         """Expected queries of this user until the window ends, this one included."""
-        if account.left is not None:
-            return max(account.left, 1.0)
-        passed = self.profile.share(account.elapsed)
-        counted = OWN_WINDOWS + account.history.queries
-        exposure = OWN_WINDOWS / self.mean_rate(passed) + account.history.exposure
-        weight = min(1.0, MEMORY / counted)
-        rate = (weight * counted + account.queries) / (weight * exposure + passed)
+        _, _, _, _, queries, elapsed, history, left = account
+        if left is not None:
+            return max(left, 1.0)
+        passed = self.profile.share(elapsed)
+        counted = OWN_WINDOWS + history.queries
+        exposure = OWN_WINDOWS / self.mean_rate(passed) + history.exposure
+        weight = MEMORY / counted if counted > MEMORY else 1.0
+        rate = (weight * counted + queries) / (weight * exposure + passed)
         return 1.0 + rate * (1.0 - passed)

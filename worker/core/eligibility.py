@@ -17,7 +17,7 @@ from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.verdict import Exclusion, FloatArray, Reason, Request
 from worker.money import NANOS_PER_USD
 
-Codes = list[int]
+Codes = Sequence[int]
 Nanos = NDArray[np.int64]
 Mask = Sequence[bool]
 
@@ -38,6 +38,8 @@ def nanos(usd: FloatArray) -> Nanos:
 
 def amounts(usd: list[float]) -> list[int]:
     """The same for the few arms of one query."""
+    if max(usd, default=0.0) < _LARGEST_USD:
+        return [round(value * NANOS_PER_USD) for value in usd]
     return [round(value * NANOS_PER_USD) if value < _LARGEST_USD else _LARGEST_NANOS for value in usd]
 
 
@@ -62,15 +64,19 @@ class Screen:
         self._input_price = np.array([arm.input_usd_per_mtok for arm in arms])
         self._output_price = np.array([arm.output_usd_per_mtok for arm in arms])
         self._request = np.array([arm.request_usd for arm in arms])
-        self._none = [ELIGIBLE] * len(arms)
+        self.none_excluded = (ELIGIBLE,) * len(arms)
         self._all = (True,) * len(arms)
 
-    def suited(self, request: Request) -> Codes:
+    def suited(self, request: Request) -> list[int]:
         """The exclusions that have nothing to do with money; the caller may change the list."""
-        if not (self._windowed or request.requires or request.models is not None):
-            return self._none.copy()
+        if self.suits_all(request):
+            return list(self.none_excluded)
         tokens = prompt_tokens(request)
-        return [self._unsuited(k, request, tokens) for k in range(len(self._none))]
+        return [self._unsuited(k, request, tokens) for k in range(len(self._all))]
+
+    def suits_all(self, request: Request) -> bool:
+        """Whether the query asks for nothing that an arm could lack."""
+        return not (self._windowed or request.requires or request.models is not None)
 
     def _unsuited(self, k: int, request: Request, tokens: int | None) -> int:
         if request.models is not None and self._models[k] not in request.models:
@@ -92,7 +98,7 @@ class Screen:
         """
         tokens = request.input_tokens if request.input_tokens is not None else request.text_bytes
         if tokens is None:
-            return np.full(len(self._none), NO_BOUND, np.int64)
+            return np.full(len(self._all), NO_BOUND, np.int64)
         allowed = np.inf if request.max_output_tokens is None else request.max_output_tokens
         output = np.minimum(self._output, allowed)
         bounded = np.isfinite(output)
@@ -102,7 +108,7 @@ class Screen:
 
 
 def screen(
-    codes: Codes, reservations: Sequence[int], max_cost: int | None, available: int | None, *, bounded_only: bool
+    codes: list[int], reservations: Sequence[int], max_cost: int | None, available: int | None, *, bounded_only: bool
 ) -> Reason | None:
     """Add the exclusions by money to `codes`, in place; the reason if no arm is left.
 
@@ -127,7 +133,7 @@ def screen(
     return None
 
 
-def exclude(codes: Codes, where: Mask, code: int) -> None:
+def exclude(codes: list[int], where: Mask, code: int) -> None:
     """Give the code to the arms that `where` names and nothing excludes yet, in place."""
     for k, named in enumerate(where):
         if named and codes[k] == ELIGIBLE:

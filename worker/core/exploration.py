@@ -28,25 +28,25 @@ class ForcedPulls:
     def __init__(self, known: Sequence[bool]) -> None:
         self._pulls = np.where(np.array(known, dtype=bool), PULLS, 0)
         self._decisions = 0
-        self._open = bool((self._pulls < PULLS).any())
+        self.open = bool((self._pulls < PULLS).any())
 
     def seen(self, observations: Sequence[int]) -> None:
         """Rewards learned by arm, wherever: another worker's pulls count too."""
         self._pulls = np.maximum(self._pulls, np.array(observations, dtype=np.int64))
-        self._open = bool((self._pulls < PULLS).any())
+        self.open = bool((self._pulls < PULLS).any())
 
     def pulled(self, arm: int) -> None:
         """Count a decision for this arm."""
-        if self._open:
+        if self.open:
             self._pulls[arm] += 1
-            self._open = bool((self._pulls < PULLS).any())
+            self.open = bool((self._pulls < PULLS).any())
 
     def due(self, view: View, eligible: Mask, cheapest_usd: float) -> int | None:
         """The eligible arm with the fewest pulls that the budget can spare, at every fifth decision.
 
         None once all have theirs. `cheapest_usd` is the mean cost of a query at its cheapest arm.
         """
-        if not self._open:
+        if not self.open:
             return None
         self._decisions += 1
         if self._decisions % EVERY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -21,14 +22,32 @@ _PRIOR_CALLS = 20.0  # weight of the belief that every decision gets its reward
 
 @dataclass(slots=True)
 class _Open:
-    """An arm's open decisions, oldest first: contexts with the time of each in seconds, and Σψψᵀ."""
+    """An arm's open decisions, oldest first: contexts with the time of each in seconds, and Σψψᵀ.
 
-    total: FloatArray
+    Of the contexts the newest `fresh` are not in the sum yet: most are answered before anybody asks for it.
+    """
+
+    summed: FloatArray
     contexts: deque[tuple[float, FloatArray]] = field(default_factory=deque)
+    fresh: int = 0
+
+    def add(self, x: FloatArray, at_s: float) -> None:
+        self.contexts.append((at_s, x))
+        self.fresh += 1
 
     def forget(self) -> None:
         _, x = self.contexts.popleft()
-        self.total -= x[:, None] * x
+        if self.fresh > len(self.contexts):
+            self.fresh -= 1
+        else:
+            self.summed -= x[:, None] * x
+
+    def total(self) -> FloatArray:
+        if self.fresh:
+            X = np.array([x for _, x in islice(reversed(self.contexts), self.fresh)])
+            self.summed += X.T @ X
+            self.fresh = 0
+        return self.summed
 
 
 class Outstanding:
@@ -56,8 +75,7 @@ class Outstanding:
         own = self._open.get(model)
         if own is None:
             own = self._open[model] = _Open(np.zeros((self._dimension, self._dimension)))
-        own.contexts.append((at_s, context))
-        own.total += context[:, None] * context
+        own.add(context, at_s)
         while own.contexts[0][0] < at_s - LONGEST_S or len(own.contexts) > MOST:
             own.forget()
             self._expired += 1
@@ -80,4 +98,4 @@ class Outstanding:
 
     def sums(self) -> dict[str, FloatArray]:
         """Σ w ψψᵀ of each model's open decisions, arrays of shape (d, d)."""
-        return {model: self.weight * own.total for model, own in self._open.items() if own.contexts}
+        return {model: self.weight * own.total() for model, own in self._open.items() if own.contexts}

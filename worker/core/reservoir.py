@@ -31,7 +31,7 @@ class Reservoir:
             return
         contexts, tokens = zip(*self._recent, strict=True)
         places = np.arange(self._next, self._next + len(tokens)) % CAPACITY
-        self._contexts[places], self._tokens[places] = contexts, tokens
+        self._contexts[places], self._tokens[places] = np.concatenate(contexts).reshape(len(contexts), -1), tokens
         self._filled = min(max(self._filled, self._next + len(tokens)), CAPACITY)
         self._next = (self._next + len(tokens)) % CAPACITY
         self._recent.clear()

@@ -45,7 +45,7 @@ from worker.core.reservoir import Reservoir
 from worker.core.statistics import ArmStatistics
 from worker.core.verdict import Account, Candidate, FloatArray, Request, Verdict
 from worker.core.weighing import Candidates, Weighed, weigh, weigh_many
-from worker.money import to_nanos
+from worker.money import NANOS_PER_USD
 
 PLAN_EVERY = 200  # decisions
 PLAN_EVERY_EARLY = 25  # while scores still move
@@ -105,6 +105,7 @@ class Router:
         self.observations = 0
         self.revision = 0
         self._frozen = False
+        self._exploration_rate = options.exploration_rate
         self._bounded = options.reserve == "worst_case"
         self._quantile = options.reserve != "expected"
         self._may_overdraw = options.fallback == "cheapest" and not self._bounded
@@ -116,6 +117,7 @@ class Router:
         usual_alpha = PAPER_ALPHA if published else ALPHA[prior.kind]
         self._alpha = usual_alpha if options.alpha is None else options.alpha
         self._policy: Policy = create(options.policy, options.quality_floor, published=published)
+        self._opens_ever = options.open_decisions and prior.kind != "table"
         self._explorer: Policy = self._policy if self._share is None else Unlimited()
         self._demand = Demand()
         self._typical_tokens = prior.input_tokens or TYPICAL_INPUT_TOKENS
@@ -231,7 +233,7 @@ class Router:
     @property
     def _opens(self) -> bool:
         """Whether open decisions count: early, when the bonus still decides."""
-        return self.options.open_decisions and self._early and not self._frozen
+        return self._opens_ever and not self._frozen and self._early
 
     def outlook(self) -> dict[str, Outlook]:
         """How every enabled arm looks on recent queries, or on the prior's sample before the first ones."""
@@ -290,7 +292,8 @@ class Router:
         if self._opens:
             return [self._weigh(requests[0].context, self._tokens(requests[0]))]
         contexts = np.concatenate([request.context for request in requests]).reshape(len(requests), -1)
-        tokens = np.array([self._tokens(request) for request in requests])
+        known = [prompt_tokens(request) for request in requests]
+        tokens = np.array([self._typical_tokens if count is None else count for count in known])
         return weigh_many(self._beliefs, self._alpha, contexts, tokens, quantile=self._quantile)
 
     def _weigh(self, context: FloatArray, tokens: float) -> Weighed:
@@ -307,7 +310,8 @@ class Router:
         self._typical_tokens = float(self._reservoir.tokens.mean())
         mean, deviation = self._beliefs.rewards.score_many(self._reservoir.contexts)
         costs = self._beliefs.costs.estimate_many(self._reservoir.contexts, self._reservoir.tokens)
-        self._cheapest_usd = float(costs.expected.min(axis=1).mean())
+        if self._forced.open:
+            self._cheapest_usd = float(costs.expected.min(axis=1).mean())
         exploits = self._frozen or self._share is not None
         score = mean if exploits else mean + self._alpha * deviation
         self._policy.plan(Sample(mean, score, costs.expected))
@@ -322,10 +326,15 @@ class Router:
         return weighed._replace(reserved=most)
 
     def _judge(self, request: Request, limited: Account | None, weighed: Weighed) -> Verdict:
-        codes = self._screen.suited(request)
         available = None
         if limited is not None and limited.limit is not None:
             available = limited.limit - limited.settled - limited.reserved
+        # Of nearly all queries every arm is suited and the dearest fits: then there is nothing to sort out.
+        if self._screen.suits_all(request) and not self._bounded:
+            dearest, most = max(weighed.reserved), request.max_cost_nanos
+            if (available is None or dearest <= available) and (most is None or dearest <= most):
+                return self._choose(request, limited, weighed, self._screen.none_excluded)
+        codes = self._screen.suited(request)
         reason = screen(codes, weighed.reserved, request.max_cost_nanos, available, bounded_only=self._bounded)
         if reason is None:
             return self._choose(request, limited, weighed, codes)
@@ -344,15 +353,17 @@ class Router:
         view = _fast(View, fields)
         arm, price, threshold = policy.choose(view)
         if threshold is not None:
+            codes = list(codes)
             exclude(codes, threshold, THRESHOLD)
             eligible = self._screen.eligible(codes)
-        if explores and self._share is None:
+        if self._forced.open and explores and self._share is None:
             forced = self._forced.due(view, eligible, self._cheapest_usd)
             arm = arm if forced is None else forced
         propensity = 1.0
-        if self.options.exploration_rate > 0:
+        if self._exploration_rate > 0:
             arm, propensity = self._explore(request.query_id, arm, eligible)
-        self._forced.pulled(arm)
+        if self._forced.open:
+            self._forced.pulled(arm)
         if self._opens:
             self._open(arm, request)
         return self._routed(weighed, codes, arm, propensity, price)
@@ -365,14 +376,14 @@ class Router:
             self.revision += 1
 
     def _explore(self, query_id: str, greedy: int, eligible: Mask) -> tuple[int, float]:
-        rate = self.options.exploration_rate
+        rate = self._exploration_rate
         options = [k for k, allowed in enumerate(eligible) if allowed]
         whether, which = uniforms(query_id, _EXPLORATION)
         arm = options[int(which * len(options))] if whether < rate else greedy
         share = rate / len(options)
         return arm, 1.0 - rate + share if arm == greedy else share
 
-    def _overdraw(self, weighed: Weighed, codes: Codes) -> Verdict:
+    def _overdraw(self, weighed: Weighed, codes: list[int]) -> Verdict:
         """The cheapest of the arms that only the budget excludes."""
         within = [k for k, code in enumerate(codes) if code == BUDGET]
         arm = min(within, key=weighed.expected.__getitem__)
@@ -380,10 +391,11 @@ class Router:
         return self._routed(weighed, codes, arm, 1.0, None)
 
     def _routed(self, weighed: Weighed, codes: Codes, arm: int, propensity: float, price: float | None) -> Verdict:
+        mean, deviation, _, expected, predicted, reserved = weighed
         fields = (
             None, self._candidates(weighed, codes), self._policy.name, self._arms[arm].model,
-            weighed.mean[arm], weighed.deviation[arm], propensity,
-            to_nanos(weighed.expected[arm]), to_nanos(weighed.predicted[arm]), weighed.reserved[arm], price,
+            mean[arm], deviation[arm], propensity,
+            round(expected[arm] * NANOS_PER_USD), round(predicted[arm] * NANOS_PER_USD), reserved[arm], price,
         )  # fmt: skip
         return _fast(Verdict, fields)
 

@@ -21,24 +21,55 @@ _VERSION = 1
 _HEADER = struct.Struct("<BI")  # version, CRC-32 of what follows
 _COUNTS = struct.Struct("<H7q")  # dimension, then the whole numbers
 _SCALARS = struct.Struct("<2d")
+_MOST_WAITING = 64  # pairs of one sum; more save nothing
 
 
 class StatisticsError(ValueError):
     """Bytes that are no packed statistics. Operator action: restore the record or drop its key."""
 
 
-@dataclass(slots=True, eq=False)
 class Moments:
     """Σψψᵀ, Σyψ, count, Σy and Σy² of pairs (context, outcome).
 
-    `A` has shape (d, d), `b` (d,); `squares` is kept for the marginal likelihood.
+    `A` has shape (d, d), `b` (d,); `squares` is kept for the marginal likelihood. Pairs
+    that were learned wait until somebody reads a sum: one product of many costs a fraction
+    of as many products of one. A context may not change after it was given.
     """
 
-    A: FloatArray
-    b: FloatArray
-    n: int = 0
-    total: float = 0.0
-    squares: float = 0.0
+    __slots__ = ("_A", "_b", "_waiting", "n", "squares", "total")
+
+    def __init__(self, A: FloatArray, b: FloatArray, n: int = 0, total: float = 0.0, squares: float = 0.0) -> None:
+        self._A, self._b = A, b
+        self.n, self.total, self.squares = n, total, squares
+        self._waiting: list[tuple[FloatArray, float]] = []
+
+    @property
+    def A(self) -> FloatArray:  # noqa: N802 - its name in the literature
+        """Σψψᵀ, shape (d, d)."""
+        self._add_waiting()
+        return self._A
+
+    @A.setter
+    def A(self, value: FloatArray) -> None:  # noqa: N802
+        self._A = value
+
+    @property
+    def b(self) -> FloatArray:
+        """Σyψ, shape (d,)."""
+        self._add_waiting()
+        return self._b
+
+    @b.setter
+    def b(self, value: FloatArray) -> None:
+        self._b = value
+
+    def _add_waiting(self) -> None:
+        if self._waiting:
+            contexts, outcomes = zip(*self._waiting, strict=True)
+            self._waiting.clear()
+            X = np.concatenate(contexts).reshape(len(contexts), -1)
+            self._A += X.T @ X
+            self._b += np.array(outcomes) @ X
 
     @classmethod
     def zeros(cls, dimension: int) -> Moments:
@@ -54,12 +85,13 @@ class Moments:
     @property
     def dimension(self) -> int:
         """Length d of a context."""
-        return len(self.b)
+        return len(self._b)
 
     def learn(self, x: FloatArray, y: float) -> None:
         """Add one pair."""
-        self.A += np.outer(x, x)
-        self.b += x * y
+        self._waiting.append((x, y))
+        if len(self._waiting) >= _MOST_WAITING:
+            self._add_waiting()
         self.n += 1
         self.total += y
         self.squares += y * y

@@ -32,14 +32,19 @@ class Weighed(NamedTuple):
     reserved: list[int]
 
 
+# Named tuples from columns, without their own constructors: these are Python functions and take twice as long.
+_weighed: Callable[[tuple[Any, ...]], Weighed] = partial(tuple.__new__, Weighed)
+_candidate: Callable[[tuple[Any, ...]], Candidate] = partial(tuple.__new__, Candidate)
+
+
 def weigh(beliefs: Beliefs, alpha: float, context: FloatArray, tokens: float, *, quantile: bool) -> Weighed:
     """One query, context of shape (d,); `quantile`: reserve that of the cost in place of its mean."""
     means, deviations = beliefs.rewards.score(context)
-    estimate = beliefs.costs.estimate(context, tokens)
+    expected, high, predicted = beliefs.costs.estimate(context, tokens)
     mean, deviation = means.tolist(), deviations.tolist()
     optimistic = [m + alpha * d for m, d in zip(mean, deviation, strict=True)]
-    reserved = amounts(estimate.quantile if quantile else estimate.expected)
-    return Weighed(mean, deviation, optimistic, estimate.expected, estimate.predicted, reserved)
+    reserved = amounts(high if quantile else expected)
+    return _weighed((mean, deviation, optimistic, expected, predicted, reserved))
 
 
 def weigh_many(
@@ -56,11 +61,7 @@ def weigh_many(
         estimate.predicted,
         nanos(estimate.quantile if quantile else estimate.expected),
     )
-    return list(map(Weighed._make, zip(*[column.tolist() for column in columns], strict=True)))
-
-
-# `Candidate._make` without its check of the length, which the columns keep: eleven are made a query.
-_candidate: Callable[[tuple[Any, ...]], Candidate] = partial(tuple.__new__, Candidate)
+    return list(map(_weighed, zip(*[column.tolist() for column in columns], strict=True)))
 
 
 class Candidates(Collection[Candidate]):

@@ -80,3 +80,21 @@ def test_of_everybodys_rewards_a_share_closes_own_decisions() -> None:
     np.testing.assert_allclose(outstanding.sums()["a"], 4 * np.outer(X, X))
     outstanding.learned("a", 6)
     assert outstanding.sums() == {}
+
+
+@pytest.mark.parametrize("read_every", [1, 3, 1_000])
+def test_when_the_sums_are_read_changes_nothing(read_every: int) -> None:
+    """Decisions that are opened and answered between two looks count as any others."""
+    generator, outstanding = np.random.default_rng(0), Outstanding(2)
+    still_open: list[np.ndarray] = []
+    for step in range(200):
+        if generator.random() < 0.6:
+            still_open.append(generator.standard_normal(2))
+            outstanding.add("a", still_open[-1], 0.0)
+        elif still_open:
+            outstanding.rewarded("a")
+            still_open.pop(0)
+        if step % read_every == 0:
+            outstanding.sums()
+    X = np.array(still_open)
+    np.testing.assert_allclose(outstanding.sums()["a"], X.T @ X, rtol=1e-9, atol=1e-9)

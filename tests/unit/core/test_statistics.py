@@ -39,6 +39,23 @@ class TestMoments:
         np.testing.assert_allclose(singly.b, together.b, rtol=1e-12)
         assert (singly.n, singly.total, singly.squares) == pytest.approx((30, y.sum(), (y**2).sum()))
 
+    @pytest.mark.parametrize("read_every", [1, 7, 500])
+    def test_when_the_sums_are_read_changes_nothing(self, read_every: int) -> None:
+        """Pairs that wait for a reader are counted once, whoever reads, copies or merges in between."""
+        rng = np.random.default_rng(5)
+        X, y = rng.normal(size=(200, D)), rng.random(200)
+        learned = Moments.zeros(D)
+        for number, (x, outcome) in enumerate(zip(X, y, strict=True)):
+            learned.learn(x, outcome)
+            if number % read_every == 0:
+                assert learned.A[0, 0] == pytest.approx((X[: number + 1, 0] ** 2).sum())
+                learned = learned.copy()
+        merged = Moments.zeros(D)
+        merged += learned
+        for found in (learned, merged):
+            np.testing.assert_allclose(found.A, X.T @ X, rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(found.b, y @ X, rtol=1e-12, atol=1e-12)
+
     def test_shards_merge_to_the_whole(self) -> None:
         """Two partitions' sums added are the sums of all their pairs."""
         rng = np.random.default_rng(4)

@@ -44,14 +44,21 @@ class View(NamedTuple):
         When the window ends as many decisions will be open as now, and they will hold what they
         reserved, not what they cost. A pace that forgets this has the last queries rejected.
         """
-        account = self.account
-        if account is None or account.limit is None or account.expected <= 0 or not account.queries:
-            return self.unspent_usd() / self.left
-        outstanding = account.queries * account.expected / (account.settled + account.expected)
-        excess = max(account.reserved / account.expected - 1.0, 0.0)
-        staying = max(1.0 - self.left / outstanding, 0.0)
-        held_usd = staying * excess * account.expected / NANOS_PER_USD
-        return (self.unspent_usd() - held_usd) / (self.left + excess * min(outstanding, self.left))
+        if self.account is None:
+            return math.inf
+        left = self.left
+        limit, settled, reserved, expected, queries, _, _, _ = self.account
+        if limit is None:
+            return math.inf
+        unspent_usd = (limit - settled - expected) / NANOS_PER_USD
+        if expected <= 0 or not queries:
+            return unspent_usd / left
+        outstanding = queries * expected / (settled + expected)
+        excess = reserved / expected - 1.0 if reserved > expected else 0.0
+        if left >= outstanding:
+            return unspent_usd / (left + excess * outstanding)
+        held_usd = (1.0 - left / outstanding) * excess * expected / NANOS_PER_USD
+        return (unspent_usd - held_usd) / (left + excess * left)
 
 
 class Choice(NamedTuple):
@@ -98,5 +105,5 @@ def best(values: Sequence[float], eligible: Mask) -> int:
 
 def best_at(price: float, view: View) -> int:
     """The eligible arm with the highest score − price·cost."""
-    values = [score - price * cost for score, cost in zip(view.score, view.costs, strict=True)]
-    return best(values, view.eligible)
+    _, scores, costs, eligible, _, _, _ = view
+    return best([score - price * cost for score, cost in zip(scores, costs, strict=True)], eligible)
