@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -18,6 +19,7 @@ RESTART_AFTER_S = 0.3
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 25.0
 BALLAST = "ballast"
+_BLOCK = 1 << 20
 _POLL_S = 0.1
 _COMMAND = (sys.executable, "-m", "tests.chaos.faulty_worker")
 _ROOT = Path(__file__).parents[2]
@@ -70,9 +72,14 @@ class LocalBroker:
 def fill(disk: Path, left: int = 0) -> None:
     """Take the space of a file system except so many bytes. Never that of a folder: others live on its disk."""
     assert disk.is_mount(), f"{disk} is no file system of its own"
+    with (disk / BALLAST).open("wb", buffering=0) as ballast, suppress(OSError):  # others write there meanwhile
+        while (surplus := _free(disk) - left) > 0:
+            ballast.write(bytes(min(surplus, _BLOCK)))
+
+
+def _free(disk: Path) -> int:
     found = os.statvfs(disk)
-    with (disk / BALLAST).open("wb") as ballast:
-        os.posix_fallocate(ballast.fileno(), 0, max(1, found.f_bavail * found.f_frsize - left))
+    return found.f_bavail * found.f_frsize
 
 
 @dataclass(slots=True)
