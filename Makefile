@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+UPSTREAM_PIP := $(BIN)/python -m pip --python .venv-upstream/bin/python
 QUIX := .venv-quix/bin/python
 
 # The numeric libraries gain nothing from more threads here, and two workers would fight for them.
@@ -42,11 +43,11 @@ check: setup ## Lint, formatting and types
 	$(BIN)/mypy
 
 check-upstream: setup ## Try the newest Faust and aiokafka in .venv-upstream; the tests say what broke (ARGS as for test)
-	test -x .venv-upstream/bin/python || $(BIN)/python -m venv .venv-upstream
+	test -x .venv-upstream/bin/python || $(BIN)/python -m venv --without-pip .venv-upstream
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(echo .venv-upstream/lib/python*/site-packages)/rest.pth"
-	.venv-upstream/bin/python -m pip install --quiet --upgrade --ignore-installed --no-deps faust-streaming mode-streaming aiokafka
-	.venv-upstream/bin/python -m pip install --quiet --no-deps --editable .
-	.venv-upstream/bin/python -m pip list --path .venv-upstream/lib/python*/site-packages
+	$(UPSTREAM_PIP) install --quiet --upgrade --ignore-installed --no-deps faust-streaming mode-streaming aiokafka
+	$(UPSTREAM_PIP) install --quiet --no-deps --editable .
+	$(UPSTREAM_PIP) list --path .venv-upstream/lib/python*/site-packages
 	UPSTREAM_UNCHECKED=1 .venv-upstream/bin/python -m pytest $(ARGS)
 
 chaos: setup ## Long chaos runs on a broker of their own (ARGS="--runs 10 --seed 1")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from worker import compact_json
 from worker.core.fence import Event, Fence, Source
 from worker.core.ledger import Spend
 from worker.core.lifecycle import Choice, Money, Parked, Pending, Refused, Reward, Tokens
@@ -98,7 +99,7 @@ def pack_spend(spend: Spend) -> bytes:
     """The value of a spend changelog record."""
     history, fence = spend.history, spend.fence
     fields = (spend.settled, spend.reserved, spend.expected, spend.queries, history.queries, history.exposure)
-    return orjson.dumps((_VERSION, *fields, fence.query, fence.feedback))
+    return compact_json.dumps((_VERSION, *fields, fence.query, fence.feedback))
 
 
 def unpack_spend(value: bytes) -> Spend:

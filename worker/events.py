@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from worker import compact_json
 from worker.core.verdict import Exclusion, Reason
 from worker.errors import BadRecord, DeadLetterCode
 
@@ -217,7 +218,7 @@ class Decision:
 
     def to_json(self) -> bytes:
         """The record's value; these bytes are stored and repeated as they are."""
-        return orjson.dumps(self)
+        return compact_json.dumps(self)
 
 
 Input = TypeVar("Input", bound=_Input)

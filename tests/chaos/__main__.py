@@ -13,7 +13,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from tests.chaos.faults import KINDS, draw
+from tests.chaos.faults import DRAWN, KINDS, OUTAGE_S, draw
 from tests.chaos.run import Plan, Result, run
 from tests.chaos.supervisor import LocalBroker
 
@@ -22,9 +22,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the next ones count up")
-    parser.add_argument("--faults", type=int, default=len(KINDS), help="in each run")
-    parser.add_argument("--kinds", nargs="*", choices=sorted(KINDS), help="exactly these, in this order")
+    parser.add_argument("--faults", type=int, default=len(DRAWN), help="in each run")
+    parser.add_argument(
+        "--kinds",
+        nargs="*",
+        choices=sorted(KINDS),
+        help="exactly these, in order; `full`: FOLDER/kafka must be a mount",
+    )
     parser.add_argument("--store", choices=["memory", "rocksdb"], help="of all workers; default: drawn by the seed")
+    parser.add_argument("--outage-s", nargs=2, type=float, default=OUTAGE_S, metavar=("MIN", "MAX"), help="its length")
     parser.add_argument("--folder", type=Path, help="where logs and broker data stay; default: a temporary one")
     options = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # every broker kill would fill pages
@@ -47,6 +53,7 @@ def _one(seed: int, options: argparse.Namespace, broker: LocalBroker, folder: Pa
         seed, kinds, workers=rng.choice([2, 2, 3]), rate=rng.choice([25.0, 50.0]),
         pause_s=rng.choice([(0.5, 3.0), (3.0, 10.0), (8.0, 16.0)]), park_s=rng.choice([20.0, 300.0]),
         reserve=rng.choice(["quantile", "worst_case"]), store=options.store or rng.choice(["memory", "rocksdb"]),
+        outage_s=tuple(options.outage_s),
     )  # fmt: skip
     result = asyncio.run(run(plan, broker, folder))
     _report(result)

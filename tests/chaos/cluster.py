@@ -43,6 +43,8 @@ group.min.session.timeout.ms=2000
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 replica.lag.time.max.ms=5000
+leader.imbalance.check.interval.seconds=2
+leader.imbalance.per.broker.percentage=0
 """
 
 

@@ -17,7 +17,10 @@ FREEZE_S = (SESSION_TIMEOUT_S + 1.0, SESSION_TIMEOUT_S + 6.0)
 PAUSE_S = (0.5, 3.0)  # within the lease
 BROKER_DOWN_S = (1.0, 6.0)
 OUTAGE_S = (15.0, 60.0)  # every session expires meanwhile
+DISK_FULL_S = 10.0
 _DEATH_TIMEOUT_S = 20.0
+_FULL_TIMEOUT_S = 60.0
+_LEFT_BYTES = 300_000  # so that another file meets the end each time
 SUSPECT_STOPS = {None, 1, 2, 74}  # a worker that is scaled down amid another fault may still leave by itself
 
 
@@ -30,6 +33,7 @@ class Fleet:
     guest: Supervised
     rng: random.Random
     resend: Callable[[], Awaitable[None]]
+    outage_s: tuple[float, float] = OUTAGE_S
     notes: list[str] = field(default_factory=list)
 
     async def victim(self) -> Supervised:
@@ -154,7 +158,20 @@ async def _broker(fleet: Fleet) -> Blow:
 
 
 async def _outage(fleet: Fleet) -> Blow:
-    return await _away(fleet, "outage", OUTAGE_S)
+    return await _away(fleet, "outage", fleet.outage_s)
+
+
+async def _full(fleet: Fleet) -> Blow:
+    """The broker's disk is full until the broker has ended of it; then there is space again."""
+    blow = Blow("full disk", "broker", time.time())
+    fleet.broker.fill_disk(fleet.rng.randrange(_LEFT_BYTES))
+    if not await asyncio.to_thread(fleet.broker.ended, _FULL_TIMEOUT_S):
+        fleet.notes.append("the broker went on with a full disk")
+        fleet.broker.kill()
+    await asyncio.sleep(DISK_FULL_S)
+    fleet.broker.free_disk()
+    await asyncio.to_thread(fleet.broker.restart)
+    return blow
 
 
 KINDS: dict[str, Callable[[Fleet], Awaitable[Blow]]] = {
@@ -163,6 +180,7 @@ KINDS: dict[str, Callable[[Fleet], Awaitable[Blow]]] = {
     "between": _between,
     "within": _within,
     "freeze": _freeze,
+    "full": _full,
     "join": _join,
     "leave": _leave,
     "broker": _broker,
@@ -171,13 +189,14 @@ KINDS: dict[str, Callable[[Fleet], Awaitable[Blow]]] = {
     "resend": _resend,
     "scale": _scale,
 }
+DRAWN = tuple(kind for kind in KINDS if kind != "full")  # that one needs a disk of its own
 
 
 def draw(rng: random.Random, count: int) -> tuple[str, ...]:
-    """So many kinds in a random order; none comes again before every other has come once."""
+    """So many of DRAWN in a random order; none comes again before every other has come once."""
     kinds: list[str] = []
     while len(kinds) < count:
-        kinds += rng.sample(list(KINDS), len(KINDS))
+        kinds += rng.sample(DRAWN, len(DRAWN))
     return tuple(kinds[:count])
 
 

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from tests.chaos.events import LIMITS_USD, MODELS
 from tests.chaos.evidence import EXPECTED_CODE, Evidence, collect, progress
-from tests.chaos.faults import SESSION_TIMEOUT_S, Blow, Fleet, strike
+from tests.chaos.faults import OUTAGE_S, SESSION_TIMEOUT_S, Blow, Fleet, strike
 from tests.chaos.oracle import violations
 from tests.chaos.supervisor import LocalBroker, Supervised
 from tests.chaos.traffic import Client
@@ -45,6 +45,7 @@ class Plan:
     park_s: float = 300.0
     reserve: ReserveMode = "quantile"
     store: StoreKind = "memory"
+    outage_s: tuple[float, float] = OUTAGE_S
 
 
 @dataclass(slots=True)
@@ -116,7 +117,7 @@ def _fleet(plan: Plan, settings: Settings, broker: LocalBroker, folder: Path, cl
     names = [f"worker-{number}" for number in range(1, plan.workers + 1)]
     workers = [Supervised(name, environment, folder / f"{prefix}-{name}.log") for name in names]
     guest = Supervised("guest", environment, folder / f"{prefix}-guest.log")
-    return Fleet(broker, workers, guest, random.Random(plan.seed), client.resend)
+    return Fleet(broker, workers, guest, random.Random(plan.seed), client.resend, plan.outage_s)
 
 
 async def _quiet(settings: Settings, client: Client, traffic: asyncio.Task[None]) -> list[str]:
@@ -149,7 +150,7 @@ async def _stop(fleet: Fleet) -> Counter[int]:
 
 
 def _suspects(exits: Counter[int], plan: Plan) -> list[str]:
-    suspect = _SUSPECT_EXITS_WITHOUT_BROKER if {"broker", "outage"} & set(plan.kinds) else _SUSPECT_EXITS
+    suspect = _SUSPECT_EXITS_WITHOUT_BROKER if {"broker", "outage", "full"} & set(plan.kinds) else _SUSPECT_EXITS
     return [f"{exits[code]} workers ended with exit code {code}" for code in sorted(suspect & exits.keys())]
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +18,8 @@ from worker.kafka import local
 RESTART_AFTER_S = 0.3
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 25.0
+BALLAST = "ballast"
+_BLOCK = 1 << 20
 _POLL_S = 0.1
 _COMMAND = (sys.executable, "-m", "tests.chaos.faulty_worker")
 _ROOT = Path(__file__).parents[2]
@@ -48,6 +51,35 @@ class LocalBroker:
 
     def stop(self) -> None:
         local.stop(self.data_dir)
+
+    def ended(self, timeout_s: float) -> bool:
+        """Wait until it ends by itself; False if that takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while local.status(self.data_dir.absolute()) is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def fill_disk(self, left: int) -> None:
+        """Take the space of its disk except so many bytes."""
+        fill(self.data_dir, left)
+
+    def free_disk(self) -> None:
+        (self.data_dir / BALLAST).unlink()
+
+
+def fill(disk: Path, left: int = 0) -> None:
+    """Take the space of a file system except so many bytes. Never that of a folder: others live on its disk."""
+    assert disk.is_mount(), f"{disk} is no file system of its own"
+    with (disk / BALLAST).open("wb", buffering=0) as ballast, suppress(OSError):  # others write there meanwhile
+        while (surplus := _free(disk) - left) > 0:
+            ballast.write(bytes(min(surplus, _BLOCK)))
+
+
+def _free(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
 
 
 @dataclass(slots=True)

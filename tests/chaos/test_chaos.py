@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import KINDS, draw
+from tests.chaos.faults import DRAWN, KINDS, draw
 from tests.chaos.run import Plan, Result, run
 from tests.chaos.supervisor import LocalBroker
 
@@ -16,6 +16,7 @@ PAUSE_S = (1.0, 4.0)
 INSIDE = ("within", "kill", "resend", "between", "terminate")
 AROUND = ("join", "freeze", "broker", "pause", "leave", "scale")
 LONG = ("outage",)  # only in long runs: `make chaos`
+ELSEWHERE = ("full",)  # test_full_disk.py
 
 
 def test_calm(calm: Result) -> None:
@@ -57,12 +58,12 @@ def test_exact(plan: Plan, killable: LocalBroker, tmp_path: Path) -> None:
 
 
 def test_every_kind_is_tried() -> None:
-    """The fixed schedules of this suite hold every kind of fault there is, but the long ones."""
-    assert set(INSIDE) | set(AROUND) | set(LONG) == set(KINDS)
+    """The fixed schedules of this suite hold every kind of fault there is, but the long and the special ones."""
+    assert set(INSIDE) | set(AROUND) | set(LONG) | set(ELSEWHERE) == set(KINDS)
 
 
 def test_draw_tries_everything_before_it_repeats() -> None:
     """A drawn schedule holds each kind once before any comes a second time, and the seed alone decides it."""
-    drawn = draw(random.Random(3), 2 * len(KINDS))
-    assert set(drawn[: len(KINDS)]) == set(drawn[len(KINDS) :]) == set(KINDS)
-    assert drawn == draw(random.Random(3), 2 * len(KINDS))
+    drawn = draw(random.Random(3), 2 * len(DRAWN))
+    assert set(drawn[: len(DRAWN)]) == set(drawn[len(DRAWN) :]) == set(DRAWN)
+    assert drawn == draw(random.Random(3), 2 * len(DRAWN))

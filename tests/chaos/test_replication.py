@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.cluster import Cluster, Node
-from tests.chaos.team import Team
+from tests.chaos.team import PATIENCE_S, Team
 from worker.kafka import connect
 from worker.settings import Settings
 
@@ -39,20 +40,42 @@ def busiest(cluster: Cluster, settings: Settings) -> Node:
     return cluster.nodes[number - 1]
 
 
-def test_one_of_three_brokers_dies(cluster: Cluster, tmp_path: Path) -> None:
-    """While the busiest broker is dead, and after it is back, queries are decided once and payments count once."""
+@pytest.fixture
+def team(cluster: Cluster, tmp_path: Path) -> Iterator[Team]:
     team = Team(cluster.address, tmp_path, replication=3)
-    try:
-        worker = team.start("only")
-        team.decided(team.ask(16))
-        node = busiest(cluster, team.settings)
-        asked = team.ask(16)
-        cluster.kill(node)
-        team.decided(asked)
-        team.decided(team.ask(40))
-        assert worker.process.poll() is None
-        cluster.restart(node)
-        team.ask(16)
-        team.check()
-    finally:
-        team.close()
+    yield team
+    team.close()
+
+
+def test_one_of_three_brokers_dies(cluster: Cluster, team: Team) -> None:
+    """While the busiest broker is dead, and after it is back, queries are decided once and payments count once."""
+    worker = team.start("only")
+    team.decided(team.ask(16))
+    node = busiest(cluster, team.settings)
+    asked = team.ask(16)
+    cluster.kill(node)
+    team.decided(asked)
+    team.decided(team.ask(40))
+    assert worker.process.poll() is None
+    cluster.restart(node)
+    team.ask(16)
+    team.check()
+
+
+def test_leaders_move(cluster: Cluster, team: Team) -> None:
+    """Partitions get another leader amid traffic though all brokers live: clients are refused, ask anew and go on."""
+    worker = team.start("only")
+    before = asyncio.run(_leaders(team.settings))
+    node = busiest(cluster, team.settings)
+    cluster.kill(node)
+    team.decided(team.ask(16))
+    assert asyncio.run(_leaders(team.settings)) != before
+    cluster.restart(node)
+    deadline = time.monotonic() + PATIENCE_S
+    while asyncio.run(_leaders(team.settings)) != before:  # the controller gives the old ones their places back
+        assert time.monotonic() < deadline, "the leaders did not move"
+        team.ask(8)
+    team.ask(16)
+    team.check()
+    assert "NotLeaderForPartitionError" in worker.said()
+    assert worker.process.poll() is None

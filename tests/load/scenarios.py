@@ -26,6 +26,7 @@ PARTITIONS = 4
 _CHUNK = 500
 _BYSTANDER_EVERY = 100
 _PATIENCE_S = 900.0
+_LAST_WORDS = 2_000  # characters of a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ class Crowd:
         return Figures(name, count, queries, time.monotonic() - began, before, self._rss())
 
     def _committed(self, records: Iterable[Sent]) -> bool:
+        worker = self.deployment.worker
+        assert worker.process.poll() is None, worker.said()[-_LAST_WORDS:]
         ends = {TopicPartition(record.topic, record.partition): record.offset for record in records}
         return all(self.client.run(self.client._committed(tp)) > offset for tp, offset in ends.items())
 

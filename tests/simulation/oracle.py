@@ -15,9 +15,11 @@ from typing import Any
 from tests.simulation.machine import CURRENT_MS, Broker, catalog
 from tests.simulation.world import FEEDBACK, QUERIES, WINDOW_S, World
 from worker import codecs
+from worker.core.arrivals import carry
 from worker.core.fence import Source
 from worker.core.lifecycle import Pending
 from worker.core.shard import Shard, ShardKey
+from worker.core.verdict import History
 from worker.money import to_nanos
 
 Key = tuple[str, str]
@@ -212,6 +214,15 @@ class Oracle:
                 self.found.append(f"spend of {place} is {actual}, must be {wanted}")
             if spend and spend.reserved == 0 and spend.expected != 0:
                 self.found.append(f"spend of {place} expects {spend.expected} with nothing open")
+        self._check_histories({place: spend for place, spend in last.items() if spend.queries})
+
+    def _check_histories(self, windows: dict[tuple[str, int], Any]) -> None:
+        """A window takes over the decayed counts of the one directly before it, and of no other."""
+        for (user, start), spend in windows.items():
+            before = windows.get((user, start - WINDOW_S))
+            wanted = History() if before is None else carry(before.history, before.queries)
+            if spend.history != wanted:
+                self.found.append(f"spend of {(user, start)} has {spend.history}, must have {wanted}")
 
     def _stored_spend(self) -> tuple[dict[tuple[str, int], Any], set[tuple[str, int]]]:
         """The last value of each window before it was dropped, and which were dropped."""

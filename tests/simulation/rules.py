@@ -147,6 +147,15 @@ def refusals_are_not_remembered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lifecycle, "park", without)
 
 
+def rate_taken_over_by_any_event(patch: pytest.MonkeyPatch) -> None:
+    spend = RouteHandler._spend
+
+    def opened(self: RouteHandler, partition: int, key: Any) -> Any:
+        return self._tenure.journal.state.spend.get(partition, key) or spend(self, partition, key)
+
+    patch.setattr(RouteHandler, "_spend", opened)
+
+
 PATCHES: tuple[Break, ...] = (
     one_fence_for_both_topics,
     no_fence,
@@ -164,4 +173,5 @@ PATCHES: tuple[Break, ...] = (
     nothing_is_forgotten,
     windows_are_kept,
     refusals_are_not_remembered,
+    rate_taken_over_by_any_event,
 )

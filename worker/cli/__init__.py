@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands, so that help and errors are qu
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -14,6 +15,8 @@ import click
 
 from worker.cli.root import pilot
 from worker.errors import ExitCode, OperationFailed, UsageError, WorkerMustStop
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main() -> None:
@@ -34,13 +37,23 @@ def run(arguments: Sequence[str]) -> int:
     except (UsageError, OperationFailed, WorkerMustStop) as error:
         print(f"pilot: {error}", file=sys.stderr)
         return _code(error)
-    except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; nothing may be flushed there at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _silence_stdout()
+        return ExitCode.FAILED
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _silence_stdout()
+        print(f"pilot: the output cannot be written: {error.strerror}", file=sys.stderr)
         return ExitCode.FAILED
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _silence_stdout() -> None:
+    """What it still holds would be written at the end of the process, fail again, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _code(error: UsageError | OperationFailed | WorkerMustStop) -> ExitCode:

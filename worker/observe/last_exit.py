@@ -34,31 +34,32 @@ class ExitNote:
     """The note in a worker's own folder. Writing it never fails loudly: an exit must not be held up."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+        self.path = folder / FILE
 
     def read(self) -> LastExit | None:
         """How the process before this one ended; None: there was none, or its note is not readable."""
         try:
-            found = LastExit(**json.loads(self._path.read_text("utf-8")))
+            found = LastExit(**json.loads(self.path.read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             return None
         if found.reason == RUNNING:
             return LastExit(None, KILLED, "the process ended without a word", found.at)
         return found
 
-    def begin(self) -> None:
-        """This process runs."""
-        self._write(LastExit(None, RUNNING, "", time.time()))
+    def begin(self) -> bool:
+        """This process runs; False: the note cannot be written, and the next process will read an older one."""
+        return self._write(LastExit(None, RUNNING, "", time.time()))
 
     def end(self, code: ExitCode, detail: str) -> None:
         """This process is about to leave."""
         self._write(LastExit(int(code), code.name.lower(), detail, time.time()))
 
-    def _write(self, note: LastExit) -> None:
+    def _write(self, note: LastExit) -> bool:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part = self._path.with_suffix(".part")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_suffix(".part")
             part.write_text(json.dumps(asdict(note)), "utf-8")
-            part.replace(self._path)
+            part.replace(self.path)
         except OSError:
-            return
+            return False
+        return True

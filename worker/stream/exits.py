@@ -26,7 +26,8 @@ def remember(note: ExitNote) -> None:
     """From now on leave a note of how this process ends."""
     global _note  # noqa: PLW0603 - one worker per process, and whatever ends it must find the note
     _note = note
-    note.begin()
+    if not note.begin():
+        logger.warning("the exit note cannot be written: is the disk full?", path=str(note.path))
 
 
 def watched(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -24,7 +24,7 @@ from worker.core.lifecycle import Choice, Pending
 from worker.core.paper import teaches
 from worker.core.projection import Projection
 from worker.core.router import Router
-from worker.core.verdict import Account, FloatArray, Request, Verdict
+from worker.core.verdict import Account, FloatArray, History, Request, Verdict
 from worker.errors import BadRecord, ExitCode, WorkerMustStop
 from worker.events import Query, parse, parse_feedback
 from worker.kafka.control import Budgets, Catalog
@@ -265,13 +265,20 @@ class RouteHandler:
         return Window(start, length, self._budgets.limit_nanos(user_id))
 
     def _spend(self, partition: int, key: SpendKey) -> Spend:
-        """The user's window; a new one takes over the rate history of the window before."""
+        """The user's window; its first query takes over the rate history of the window before.
+
+        After a crash feedback may come back, and open the window, before the queries of the window before do.
+        """
         cache = self._tenure.journal.state.spend
         spend = cache.get(partition, key)
-        if spend is not None:
+        if spend is not None and spend.queries:
             return spend
-        before = cache.get(partition, SpendKey(key.user_id, key.window - self._settings.budget_window_s))
-        opened = Spend() if before is None else Spend(history=carry(before.history, before.queries))
+        length_s = key.length or self._settings.budget_window_s
+        before = cache.get(partition, key._replace(window=key.window - length_s))
+        history = History() if before is None else carry(before.history, before.queries)
+        opened = (spend or Spend())._replace(history=history)
+        if opened == spend:
+            return opened
         self._tenure.journal.put_spend(partition, key, opened)
         self._sweeper.watch_window(partition, key)
         return opened

@@ -25,6 +25,7 @@ from worker.observe.records import Observer
 from worker.settings import Settings
 from worker.stream.batch import SourceRecord
 from worker.stream.deadletters import dead_letter
+from worker.stream.progress import CURRENT_S
 from worker.stream.state import SpendKey
 from worker.stream.tables import Tables
 from worker.stream.tenure import Tenure
@@ -247,7 +248,8 @@ class Sweeper:
     def _close_windows(self, now: int) -> bool:
         """Drop windows of which no decision is remembered; not before, or money would vanish. Whether more are due."""
         length_s = self._settings.budget_window_s
-        keep_s = max(length_s, self._settings.decision_ttl_s)  # the next window takes over its rate history
+        # The first query of the next window takes over its rate history, and may come to be read this late.
+        keep_s = max(length_s + CURRENT_S, self._settings.decision_ttl_s)
         closed = [
             (start, length) for start, length in self._windows if (start + (length or length_s) + keep_s) * 1000 < now
         ]

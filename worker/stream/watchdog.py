@@ -63,6 +63,7 @@ class Watchdog:
         self._last_tick: float | None = None
         self._unanswered_since: float | None = None
         self._asked_at: float | None = None
+        self._looked_at = 0.0
         self._unmoved: dict[Any, tuple[tuple[Any, int], float]] = {}
         self._applied: deque[tuple[float, dict[SourcePosition, int]]] = deque()
 
@@ -81,9 +82,9 @@ class Watchdog:
         """Why the worker is not live: its loop stands still, or commits do while there is input. Any thread."""
         now = time.monotonic()
         found = [
-            f"{tp.topic}/{tp.partition} has input and no commit for {now - since:.0f} s"
+            f"{tp.topic}/{tp.partition} has input and no commit for {self._looked_at - since:.0f} s"
             for tp, (_, since) in list(self._unmoved.items())
-            if now - since > self._stall_s() - _EARLY_S
+            if self._looked_at - since > self._stall_s() - _EARLY_S  # what came after the last look, nobody knows
         ]
         asked = self._asked_at
         if asked is not None and now - asked > OVERDUE_S:
@@ -180,6 +181,7 @@ class Watchdog:
             self._unmoved.pop(tp, None)
             return
         now, mark = time.monotonic(), (generation, committed)
+        self._looked_at = now
         seen, since = self._unmoved.get(tp, (None, now))
         if seen != mark:
             self._unmoved[tp] = (mark, now)

@@ -138,6 +138,14 @@ def test_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_full_disk_is_one_line(tmp_path: Path) -> None:
+    """Output that finds no space ends the command with a line and exit 1."""
+    command = f"{PILOT} settings > /dev/full"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "pilot: the output cannot be written: No space left on device\n"
+
+
 def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]) -> None:
     """`pilot --version` prints the version of the installed distribution."""
     assert worker.cli.run(["--version"]) == 0

@@ -56,10 +56,12 @@ def test_sigterm_interrupts_as_ctrl_c_does() -> None:
 
 def test_tidying_up_is_not_interrupted() -> None:
     """A second Ctrl-C while things are being stopped changes nothing; afterwards it counts again."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for background jobs
     with interrupts.uninterrupted():
         signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

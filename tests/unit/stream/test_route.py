@@ -179,6 +179,20 @@ class TestWindows:
         assert (opened.settled, opened.queries) == (0, 1)
         assert opened.history == History(0.8 * 2, 0.8)
 
+    async def test_feedback_that_comes_back_first_does_not_hide_the_rate(self, agents: Agents) -> None:
+        """After a crash feedback is read again before its query and the window before: its window knows the rate."""
+        later = START_MS + 86_400_000
+        agents.query("q1")
+        agents.query("q2", at_ms=later)
+        agents.say("q2", cost_usd=0.5, at_ms=later)
+        for window in (MIDNIGHT, MIDNIGHT + 86_400):  # of the last batch only `pending` had left
+            agents.journal.put_spend(LANE, SpendKey("u", window), None)
+        agents.say("q2", cost_usd=0.5, at_ms=later, offset=0)
+        agents.query("q1", offset=0)
+        agents.query("q2", at_ms=later, offset=1)
+        again = agents.spend(window=MIDNIGHT + 86_400)
+        assert (again.queries, again.settled, again.history) == (1, 500_000_000, History(0.8, 0.8))
+
     async def test_last_millisecond_belongs_to_the_window(self, agents: Agents) -> None:
         """A window contains its start and not its end."""
         agents.query(at_ms=START_MS - 1)
