@@ -7,11 +7,11 @@ JSON Schemas in `schemas/` are generated from these classes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import TypedDict
 
 from worker.core.verdict import Exclusion, Reason
 from worker.errors import BadRecord, DeadLetterCode
@@ -161,8 +161,7 @@ class BudgetRecord(_Input):
     limit_usd: Annotated[float, Field(ge=0, le=MAX_LIMIT_USD, allow_inf_nan=False)]
 
 
-@dataclass(slots=True)
-class BudgetView:
+class BudgetView(TypedDict):
     """The user's window after this decision's reservation; remaining may be negative."""
 
     limit_usd: float
@@ -174,8 +173,7 @@ class BudgetView:
     shadow_price: float | None
 
 
-@dataclass(slots=True)
-class CandidateView:
+class CandidateView(TypedDict):
     """One enabled model as the decision saw it."""
 
     model: str
@@ -185,16 +183,14 @@ class CandidateView:
     excluded: Exclusion | None
 
 
-@dataclass(slots=True)
-class SourceView:
+class SourceView(TypedDict):
     """Where the query lies in the queries topic."""
 
     partition: int
     offset: int
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(TypedDict):
     """Which model answers, to the topic `decisions`, keyed by user_id. Every field is present."""
 
     query_id: str
@@ -214,10 +210,6 @@ class Decision:
     source: SourceView
     decided_at: str
     metadata: dict[str, str] | None
-
-    def to_json(self) -> bytes:
-        """The record's value; these bytes are stored and repeated as they are."""
-        return orjson.dumps(self)
 
 
 Input = TypeVar("Input", bound=_Input)
