@@ -21,9 +21,7 @@ def to_nanos(usd: float) -> int:
 
 def saturated(nanos: int) -> int:
     """A sum as state can keep it, in 64 bits: nonsense that is reported for years must not stop a worker."""
-    if -_MOST_NANOS <= nanos <= _MOST_NANOS:
-        return nanos
-    return _MOST_NANOS if nanos > 0 else -_MOST_NANOS
+    return max(-_MOST_NANOS, min(nanos, _MOST_NANOS))
 
 
 def to_usd(nanos: int) -> float:
