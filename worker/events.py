@@ -32,6 +32,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
 
 
 def _identifier(value: str) -> str:
+    if 0 < len(value) <= MAX_ID_BYTES and value.isascii() and value.isprintable():
+        return value  # nearly all: one byte a character, and no control character is printable
     if not value:
         raise ValueError("must not be empty")
     if len(value.encode()) > MAX_ID_BYTES:
@@ -48,7 +50,7 @@ def _user(value: str) -> str:
 
 
 def _label(value: str) -> str:
-    if len(value.encode()) > MAX_TASK_BYTES:
+    if not (value.isascii() and len(value) <= MAX_TASK_BYTES) and len(value.encode()) > MAX_TASK_BYTES:
         raise ValueError(f"must be at most {MAX_TASK_BYTES} bytes")
     return value
 
