@@ -45,7 +45,8 @@ MODELS = tuple(
 
 @contextmanager
 def broker() -> Iterator[str]:
-    """The address of a Kafka that lives as long as the block."""
+    """The address of a Kafka that lives as long as the block, also when SIGTERM ends it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that whoever started something stops it
     with tempfile.TemporaryDirectory(prefix="pilot-bench-") as folder:
         data_dir = Path(folder) / "kafka"
         try:

@@ -42,12 +42,15 @@ from deployment import (
 from rich.console import Console
 from rich.table import Table
 
+from worker.encode import SentenceEncoder
+from worker.encode.batch import MAX_BATCH
 from worker.kafka import connect, topics
 from worker.settings import Settings
 
 USERS = 200
 DIMENSION = 384
 PATIENCE_S = 600.0
+
 SYSTEMS = Path(__file__).parent / "systems"
 OURS, BARE, QUIX = "pilot worker", "bare aiokafka loop", "Quix Streams, one state a user"
 Records = list[tuple[bytes, bytes]]
@@ -72,6 +75,7 @@ class Speed:
 
     events_per_s: float
     cpu_us: float
+    resident_mb: float
 
 
 def make_load(queries: int, seed: int, *, text: bool) -> Load:
@@ -97,9 +101,9 @@ async def preload(settings: Settings, load: Load) -> None:
     await write(settings, settings.topic("feedback"), load.feedback)
 
 
-def speed(events: int, span_ms: int, cpu_s: float) -> Speed:
+def speed(events: int, span_ms: int, cpu_s: float, resident_mb: float) -> Speed:
     """Rate and CPU time of one run."""
-    return Speed(events / max(span_ms / 1e3, 1e-3), cpu_s / events * 1e6)
+    return Speed(events / max(span_ms / 1e3, 1e-3), cpu_s / events * 1e6, resident_mb)
 
 
 async def worker_speed(settings: Settings, load: Load) -> Speed:
@@ -109,11 +113,11 @@ async def worker_speed(settings: Settings, load: Load) -> Speed:
         await ready(settings, started)
         before_s = started.cpu_s
         await until_committed(settings, settings.application_id, sources, PATIENCE_S)
-        cpu_s = started.cpu_s - before_s
+        cpu_s, resident_mb = started.cpu_s - before_s, started.resident_mb
     written = [settings.topic("decisions"), *(settings.changelog(table) for table in topics.TABLES)]
     times = [await edge_times(settings, name) for name in written]
     first = times[0][0]
-    return speed(load.events, max(last for _, last in times) - first, cpu_s)
+    return speed(load.events, max(last for _, last in times) - first, cpu_s, resident_mb)
 
 
 async def peer_speed(settings: Settings, load: Load, name: str, command: list[str]) -> Speed:
@@ -126,9 +130,9 @@ async def peer_speed(settings: Settings, load: Load, name: str, command: list[st
     log = settings.data_dir / f"{name}.log"
     with process([*command, target, *sources], {}, log) as started:
         await until_written(settings, target, load.events, PATIENCE_S)
-        cpu_s = started.cpu_s
+        cpu_s, resident_mb = started.cpu_s, started.resident_mb
     first, last = await edge_times(settings, target)
-    return speed(load.events, last - first, cpu_s)
+    return speed(load.events, last - first, cpu_s, resident_mb)
 
 
 async def latencies_ms(settings: Settings, started: Process, load: Load, queries_per_s: float) -> list[float]:
@@ -151,6 +155,18 @@ async def latencies_ms(settings: Settings, started: Process, load: Load, queries
         source = orjson.loads(record.value)["source"]
         found.append(float(record.timestamp - asked[source["partition"], source["offset"]]))
     return found
+
+
+def encoder_cpu_us(load: Load) -> float:
+    """CPU time of the default encoder for one text of this load, in batches as a worker makes them."""
+    settings = Settings()
+    encoder = SentenceEncoder(settings.encoder, settings.embedding_dim)
+    texts = [orjson.loads(value)["text"] for _, value in load.queries]
+    encoder.encode(texts[:MAX_BATCH])  # loads it
+    began = time.process_time()
+    for start in range(0, len(texts), MAX_BATCH):
+        encoder.encode(texts[start : start + MAX_BATCH])
+    return (time.process_time() - began) / len(texts) * 1e6
 
 
 async def measure(address: str, folder: Path, arguments: argparse.Namespace, *, text: bool) -> dict[str, list[Speed]]:
@@ -186,7 +202,7 @@ async def measure_latency(address: str, folder: Path, arguments: argparse.Namesp
 def show(console: Console, title: str, speeds: dict[str, list[Speed]]) -> None:
     """Medians, and the rate as a share of the bare loop's in the same repetition."""
     table = Table(title=title)
-    for column in ("system", "events/s", "of the bare loop", "CPU µs an event", "of the bare loop"):
+    for column in ("system", "events/s", "of the bare loop", "CPU µs an event", "of the bare loop", "MB"):
         table.add_column(column, justify="left" if column == "system" else "right")
     for name, found in speeds.items():
         pairs = list(zip(found, speeds[BARE], strict=True))
@@ -196,6 +212,7 @@ def show(console: Console, title: str, speeds: dict[str, list[Speed]]) -> None:
             f"{statistics.median(one.events_per_s / bare.events_per_s for one, bare in pairs):.3f}",
             f"{statistics.median(one.cpu_us for one in found):,.0f}",
             f"{statistics.median(one.cpu_us / bare.cpu_us for one, bare in pairs):.2f}",
+            f"{statistics.median(one.resident_mb for one in found):.0f}",
         )
     console.print(table)
 
@@ -216,6 +233,9 @@ async def run(address: str, folder: Path, arguments: argparse.Namespace, console
     if arguments.texts:
         texts = await measure(address, folder, arguments, text=True)
         show(console, f"{arguments.texts:,} queries with a text of 30 words, as many feedback records", texts)
+        encoding = encoder_cpu_us(make_load(arguments.texts, 0, text=True))
+        share = encoding / (2 * statistics.median(one.cpu_us for one in texts[OURS]))
+        console.print(f"the encoder alone: {encoding:,.0f} µs of CPU a text, {share:.0%} of the worker's")
     if arguments.seconds:
         rate = statistics.median(one.events_per_s for one in speeds[OURS]) / 4
         show_latency(console, rate, await measure_latency(address, folder, arguments, rate))

@@ -150,7 +150,7 @@ def _unpack_choice(fields: list[Any] | None, context: bytes) -> Choice | None:
 def _pack_part(part: Reward | Tokens | None) -> list[Any] | None:
     if part is None:
         return None
-    amount = part.value if isinstance(part, Reward) else part.count
+    amount = part.value if isinstance(part, Reward) else part.number
     return [amount, part.event.source, part.event.offset, part.model]
 
 

@@ -7,13 +7,12 @@ JSON Schemas in `schemas/` are generated from these classes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import TypedDict
 
-from worker import compact_json
 from worker.core.verdict import Exclusion, Reason
 from worker.errors import BadRecord, DeadLetterCode
 
@@ -33,6 +32,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
 
 
 def _identifier(value: str) -> str:
+    if 0 < len(value) <= MAX_ID_BYTES and value.isascii() and value.isprintable():
+        return value  # nearly all: one byte a character, and no control character is printable
     if not value:
         raise ValueError("must not be empty")
     if len(value.encode()) > MAX_ID_BYTES:
@@ -49,7 +50,7 @@ def _user(value: str) -> str:
 
 
 def _label(value: str) -> str:
-    if len(value.encode()) > MAX_TASK_BYTES:
+    if not (value.isascii() and len(value) <= MAX_TASK_BYTES) and len(value.encode()) > MAX_TASK_BYTES:
         raise ValueError(f"must be at most {MAX_TASK_BYTES} bytes")
     return value
 
@@ -162,8 +163,7 @@ class BudgetRecord(_Input):
     limit_usd: Annotated[float, Field(ge=0, le=MAX_LIMIT_USD, allow_inf_nan=False)]
 
 
-@dataclass(slots=True)
-class BudgetView:
+class BudgetView(TypedDict):
     """The user's window after this decision's reservation; remaining may be negative."""
 
     limit_usd: float
@@ -175,8 +175,7 @@ class BudgetView:
     shadow_price: float | None
 
 
-@dataclass(slots=True)
-class CandidateView:
+class CandidateView(TypedDict):
     """One enabled model as the decision saw it."""
 
     model: str
@@ -186,16 +185,14 @@ class CandidateView:
     excluded: Exclusion | None
 
 
-@dataclass(slots=True)
-class SourceView:
+class SourceView(TypedDict):
     """Where the query lies in the queries topic."""
 
     partition: int
     offset: int
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(TypedDict):
     """Which model answers, to the topic `decisions`, keyed by user_id. Every field is present."""
 
     query_id: str
@@ -215,10 +212,6 @@ class Decision:
     source: SourceView
     decided_at: str
     metadata: dict[str, str] | None
-
-    def to_json(self) -> bytes:
-        """The record's value; these bytes are stored and repeated as they are."""
-        return compact_json.dumps(self)
 
 
 Input = TypeVar("Input", bound=_Input)

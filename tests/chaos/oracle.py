@@ -126,8 +126,8 @@ def _facts(case: Case, held: Pending) -> Iterator[str]:
         "failed": (held.money is not None and held.money.failed, case.failed),
         "money": _part(case, held.money, case.money, "nanos"),
         "reward": _part(case, held.reward, case.reward, "value"),
-        "tokens": _part(case, held.tokens, case.tokens, "count"),
-        "guessed tokens": _part(case, held.guess, case.guess, "count"),
+        "tokens": _part(case, held.tokens, case.tokens, "number"),
+        "guessed tokens": _part(case, held.guess, case.guess, "number"),
     }
     for name, (found, right) in pairs.items():
         if found != right:

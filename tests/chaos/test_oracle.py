@@ -139,7 +139,7 @@ class TestArbiter:
 
         def later(held: Pending) -> Pending:
             taken = getattr(held, part)
-            return held._replace(**{part: replace(taken, event=Event(Source.FEEDBACK, taken.event.offset + 1))})
+            return held._replace(**{part: taken._replace(event=Event(Source.FEEDBACK, taken.event.offset + 1))})
 
         evidence = calm.evidence.copy()
         _repack(evidence.pending, later, lambda held: getattr(held, part))
@@ -156,7 +156,7 @@ class TestArbiter:
 
         def dearer(held: Pending) -> Pending:
             assert held.money is not None
-            return held._replace(money=replace(held.money, nanos=held.money.nanos + 1))
+            return held._replace(money=held.money._replace(nanos=held.money.nanos + 1))
 
         evidence = calm.evidence.copy()
         _repack(evidence.pending, dearer, lambda held: held.money)
@@ -167,7 +167,7 @@ class TestArbiter:
 
         def other(held: Pending) -> Pending:
             assert held.guess is not None
-            return held._replace(guess=replace(held.guess, count=held.guess.count + 1))
+            return held._replace(guess=held.guess._replace(number=held.guess.number + 1))
 
         evidence = calm.evidence.copy()
         _repack(evidence.pending, other, lambda held: held.guess)

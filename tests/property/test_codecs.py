@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import orjson
 import pytest
@@ -91,7 +89,7 @@ def test_pending_comes_back(pending: Pending) -> None:
         assert back.choice is not None
         np.testing.assert_array_equal(back.choice.context, pending.choice.context)
         assert back.choice.context.dtype == np.float64
-        back = back._replace(choice=replace(back.choice, context=pending.choice.context))
+        back = back._replace(choice=back.choice._replace(context=pending.choice.context))
     assert back == pending
 
 

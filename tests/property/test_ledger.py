@@ -88,7 +88,7 @@ def test_prices_that_change_later_do_not_matter(
     world: World, order: list[bool], input_usd: float, output_usd: float
 ) -> None:
     """The decided model's tokens settle at the prices of the decision, whatever the catalog says meanwhile."""
-    own = replace(world, feedback=tuple((about, replace(said, model=None)) for about, said in world.feedback))
+    own = replace(world, feedback=tuple((about, said._replace(model=None)) for about, said in world.feedback))
     lane = Lane(own, lookup=lambda model: Arm(model, input_usd, output_usd))
     lane.replay(0, 0, order)
     agree(lane, own)

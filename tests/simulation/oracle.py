@@ -256,7 +256,7 @@ class Oracle:
                 sums[tokens[2] or ""]["tokens"] += tokens[0]
             guess = life.held.guess
             if guess is not None and (tokens is None or tokens[2] != guess.model):
-                sums[guess.model]["tokens"] += guess.count
+                sums[guess.model]["tokens"] += guess.number
         for shard_key, value in dict(self.broker.logs["arms"]).items():
             statistics, wanted = Shard.unpack(value).statistics, sums.pop(ShardKey(*shard_key).model, {})
             actual = {
@@ -337,7 +337,7 @@ def _actual(held: Pending, part: str) -> tuple[tuple[Any, int, str | None] | Non
     known: Any = getattr(held, part)
     if known is None:
         return None, False
-    amount = {"money": "nanos", "reward": "value", "tokens": "count"}[part]
+    amount = {"money": "nanos", "reward": "value", "tokens": "number"}[part]
     return (getattr(known, amount), known.event.offset, known.model), known.event.source is Source.QUERY
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +45,7 @@ def parked_under_its_own_event(patch: pytest.MonkeyPatch) -> None:
 
 def parked_in_any_order(patch: pytest.MonkeyPatch) -> None:
     decide = lifecycle.decide
-    patch.setattr(lifecycle, "decide", lambda held, **rest: decide(replace(held, parked=held.parked[::-1]), **rest))
+    patch.setattr(lifecycle, "decide", lambda held, **rest: decide(held._replace(parked=held.parked[::-1]), **rest))
 
 
 def pending_by_query_alone(patch: pytest.MonkeyPatch) -> None:
@@ -62,7 +61,7 @@ def every_feedback_counts(patch: pytest.MonkeyPatch) -> None:
     feed = lifecycle.feed
 
     def again(pending: Pending, *rest: Any) -> tuple[Pending, Outcome]:
-        return feed(replace(pending, money=None), *rest)
+        return feed(pending._replace(money=None), *rest)
 
     patch.setattr(lifecycle, "feed", again)
 
@@ -72,7 +71,7 @@ def learned_for_the_decided_model(patch: pytest.MonkeyPatch) -> None:
 
     def as_decided(pending: Pending, feedback: Feedback, event: Event, lookup: Any) -> Any:
         known = feedback.model is None or lookup(feedback.model) is not None
-        return apply(pending, replace(feedback, model=None) if known else feedback, event, lookup)
+        return apply(pending, feedback._replace(model=None) if known else feedback, event, lookup)
 
     patch.setattr(lifecycle, "_apply", as_decided)
 
@@ -90,7 +89,7 @@ def feedback_settles_in_the_present_window(patch: pytest.MonkeyPatch) -> None:
         handle(self, record, prepared)
 
     def here(journal: Any, partition: int, user_id: str, pending: Pending, event: Event, **rest: Any) -> Any:
-        moved = replace(pending, window=latest[0]) if event.source is Source.FEEDBACK else pending
+        moved = pending._replace(window=latest[0]) if event.source is Source.FEEDBACK else pending
         return apply(journal, partition, user_id, moved, event, **rest)
 
     patch.setattr(RouteHandler, "handle", noting)
@@ -101,8 +100,8 @@ def one_write_for_each_part(patch: pytest.MonkeyPatch) -> None:
     apply = Shard.apply
 
     def in_parts(self: Shard, event: Event, lesson: Any) -> bool:
-        first = apply(self, event, replace(lesson, output_tokens=None, guessed_tokens=None))
-        return apply(self, event, replace(lesson, reward=None)) or first
+        first = apply(self, event, lesson._replace(output_tokens=None, guessed_tokens=None))
+        return apply(self, event, lesson._replace(reward=None)) or first
 
     patch.setattr(Shard, "apply", in_parts)
 

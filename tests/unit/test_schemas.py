@@ -16,9 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import events
+from worker.core.ledger import Spend
+from worker.core.verdict import Candidate, Verdict
 from worker.errors import BadRecord, DeadLetterCode
 from worker.kafka import topics
 from worker.settings import Settings
+from worker.stream.answer import Window, render
+from worker.stream.batch import SourceRecord
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "schemas"
@@ -107,15 +111,15 @@ def test_schemas_refuse_the_invalid_events(path: Path) -> None:
 
 def test_a_decision_as_written_passes_its_schema() -> None:
     """What the worker writes is what the schema promises, routed and rejected, with every field present."""
-    view = events.BudgetView(5.0, 1.0, 0.1, 3.9, "2026-03-01T00:00:00.000Z", "2026-03-02T00:00:00.000Z", None)
-    candidate = events.CandidateView("gpt-4", 0.9, 0.1, 0.02, "budget")
-    source = events.SourceView(0, 17)
-    head = ("q", "u")
-    tail = ("pacing", "f:1", view, [candidate], source, "2026-03-01T10:00:00.000Z", {"a": "b"})
-    routed = events.Decision(*head, "routed", None, "gpt-4", 0.9, 0.1, 1.0, 0.02, 0.03, *tail)
-    rejected = events.Decision(*head, "rejected", "no_model", *[None] * 6, *tail)
-    for decision in (routed, rejected):
-        content = json.loads(decision.to_json())
+    query = events.Query(query_id="q", user_id="u", text="hi", metadata={"a": "b"})
+    record = SourceRecord("pilot.queries", 0, 17, 1_772_359_200_000, b"u", b"")
+    window = Window(1_772_323_200, 86_400, 5_000_000_000)
+    candidates = (Candidate("gpt-4", 0.9, 0.1, 20_000_000, "budget"),)
+    routed = Verdict(None, candidates, "pacing", "gpt-4", 0.9, 0.1, 1.0, 20_000_000, 20_000_000, 30_000_000)
+    rejected = Verdict("no_model", candidates, "pacing")
+    for verdict in (routed, rejected):
+        value = render(query, record, verdict, Spend(), window, version="f:1", now_s=1.0, detailed=True)
+        content = json.loads(value)
         jsonschema.validate(content, schema("decision"))
         assert set(content) == set(schema("decision")["required"])
 

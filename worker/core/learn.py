@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from worker.core.statistics import ArmStatistics
 from worker.core.verdict import FloatArray
 from worker.money import saturated
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
+class Lesson(NamedTuple):
     """The parts of a feedback record that are new; a part that is None teaches nothing.
 
     `context` has shape (d,). `guessed_tokens` is a count that was inferred from money

@@ -36,7 +36,8 @@ def apply_query(spend: Spend, pending: Pending, event: Event) -> Spend:
     """
     if spend.fence.contains(event):
         return spend
-    counted = spend._replace(queries=spend.queries + 1, fence=spend.fence.raised(event))
+    settled, reserved, expected, queries, history, fence = spend
+    counted = Spend(settled, reserved, expected, queries + 1, history, fence.raised(event))
     money = pending.money
     if money is None or (money.source is Source.FEEDBACK and not spend.fence.contains(money.event)):
         return _hold(counted, pending, sign=1)
@@ -50,16 +51,19 @@ def apply_feedback(spend: Spend, pending: Pending, event: Event) -> Spend:
     money = pending.money
     if money is None or money.event != event or spend.fence.contains(event):
         return spend
-    settled = spend._replace(settled=saturated(spend.settled + money.nanos), fence=spend.fence.raised(event))
-    reserved_here = spend.fence.contains(pending.event)
+    before, reserved, expected, queries, history, fence = spend
+    settled = Spend(saturated(before + money.nanos), reserved, expected, queries, history, fence.raised(event))
+    reserved_here = fence.contains(pending.event)
     return _hold(settled, pending, sign=-1) if reserved_here else settled
 
 
 def _hold(spend: Spend, pending: Pending, sign: int) -> Spend:
-    return spend._replace(
-        reserved=saturated(spend.reserved + sign * pending.reservation),
-        expected=saturated(spend.expected + sign * pending.expected),
-    )
+    choice = pending.choice
+    if choice is None:
+        return spend
+    settled, reserved, expected, queries, history, fence = spend
+    reserved = saturated(reserved + sign * choice.reservation)
+    return Spend(settled, reserved, saturated(expected + sign * choice.expected), queries, history, fence)
 
 
 def window_start(timestamp_s: float, length_s: int, offset_s: int) -> int:

@@ -107,11 +107,16 @@ class LogObserver:
     def __init__(self) -> None:
         self._log = get("pilot")
         self._every_decision = logging.getLogger("pilot").isEnabledFor(logging.DEBUG)
+        self._told: set[type] = {r.DeadLetterSent, r.ControlRecordSkipped, r.CostAboveBound, r.RecordsLost}
+        if self._every_decision:
+            self._told.add(r.DecisionSent)
 
     def observe(self, record: r.Record) -> None:
         """Write a line, or nothing."""
+        if type(record) not in self._told:
+            return
         match record:
-            case r.DecisionSent() if self._every_decision:
+            case r.DecisionSent():
                 self._log.debug(
                     "decision", query_id=record.query_id, user_id=record.user_id, status=record.status,
                     model=record.model, reason=record.reason, latency_s=record.stages and sum(record.stages),

@@ -1,7 +1,7 @@
 """What can be observed, as facts: the worker emits these records, adapters make metrics and log lines of them.
 
 No record carries a prompt, an embedding or a user's words. Money is in nano-dollars, times are seconds.
-What is made for every decision is a named tuple: a frozen data class takes three times as long.
+What is made for every event is a named tuple: a frozen data class takes three times as long.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ PartOutcome = Literal["applied", "duplicate", "substituted", "unknown_model", "p
 FailedStatus = Literal["error", "timeout"]
 
 
-@dataclass(frozen=True, slots=True)
-class QueryHandled:
+class QueryHandled(NamedTuple):
     """A query record was dealt with."""
 
     outcome: QueryOutcome
@@ -61,8 +60,7 @@ class DecisionSent(NamedTuple):
     user_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FeedbackPartHandled:
+class FeedbackPartHandled(NamedTuple):
     """What became of one part of a feedback record, or of the whole `record`.
 
     `substituted`: applied, for another model than the decided one. `unknown_model`: nothing
@@ -83,15 +81,13 @@ class DeadLetterSent:
     code: DeadLetterCode
 
 
-@dataclass(frozen=True, slots=True)
-class FeedbackArrived:
+class FeedbackArrived(NamedTuple):
     """The first feedback of a decision; `delay_s` in broker time since its query, 0 if it came before the decision."""
 
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class RewardGiven:
+class RewardGiven(NamedTuple):
     """A reward, 0 to 1, for the model that ran; `expected` at the decision, None where another model was decided."""
 
     model: str
@@ -99,8 +95,7 @@ class RewardGiven:
     expected: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class MoneySettled:
+class MoneySettled(NamedTuple):
     """A call's cost was settled for the model that ran.
 
     `expected_nanos` at the decision, None where the call failed or another model was decided.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
+from worker import compact_json
 from worker.core.ledger import Spend
 from worker.core.verdict import Candidate, Exclusion, Verdict
 from worker.events import BudgetView, CandidateView, Decision, Query, SourceView
@@ -21,8 +21,7 @@ _EXPECTED_REWARD = b'"expected_reward":'
 _UNSUITED: frozenset[Exclusion | None] = frozenset({"not_allowed", "missing_tag", "context_window"})
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """A budget window in seconds since the epoch, and the limit in nano-dollars (None: no budget)."""
 
     start: int
@@ -40,9 +39,12 @@ def render(
     version: str,
     now_s: float,
     detailed: bool,
-) -> Decision:
-    """The decision; `spend` is the window after this decision's reservation."""
-    return Decision(
+) -> bytes:
+    """The decision record's value; these bytes are stored and repeated as they are.
+
+    `spend` is the window after this decision's reservation.
+    """
+    decision = Decision(
         query_id=query.query_id,
         user_id=query.user_id,
         status="rejected" if verdict.model is None else "routed",
@@ -57,16 +59,22 @@ def render(
         policy_version=version,
         budget=_budget(spend, window, verdict.shadow_price),
         candidates=_candidates(verdict) if detailed else [],
-        source=SourceView(record.partition, record.offset),
+        source=SourceView(partition=record.partition, offset=record.offset),
         decided_at=timestamp(now_s),
         metadata=query.metadata,
     )
+    return compact_json.dumps(decision)
 
 
 def timestamp(seconds: float) -> str:
     """RFC 3339, UTC, milliseconds."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{_second(whole)}.{micros // 1000:03d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @lru_cache(maxsize=64)
@@ -147,6 +155,12 @@ def _budget(spend: Spend, window: Window, shadow_price: float | None) -> BudgetV
 
 def _candidates(verdict: Verdict) -> list[CandidateView]:
     return [
-        CandidateView(model, reward, uncertainty, nanos / NANOS_PER_USD, excluded)
+        {
+            "model": model,
+            "expected_reward": reward,
+            "uncertainty": uncertainty,
+            "estimated_cost_usd": nanos / NANOS_PER_USD,
+            "excluded": excluded,
+        }
         for model, reward, uncertainty, nanos, excluded in verdict.candidates
     ]

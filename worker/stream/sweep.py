@@ -52,7 +52,7 @@ class BrokerClock:
 
     def observe(self, timestamp_ms: int) -> None:
         """A record with this broker time was seen."""
-        if timestamp_ms > self.now_ms():
+        if timestamp_ms > self._latest_ms and timestamp_ms > self.now_ms():
             self._latest_ms, self._at = timestamp_ms, time.monotonic()
 
     def now_ms(self) -> int:

@@ -107,7 +107,7 @@ class TestDeciding:
         after = decided(early={2: Feedback(cost_nanos=5), 3: tokens})
         assert after.money == Money(5, query(), "small")
         assert after.tokens is not None
-        assert after.tokens.count == 2
+        assert after.tokens.number == 2
 
     @pytest.mark.parametrize(
         ("rejected", "said", "code"),

@@ -15,7 +15,7 @@ def taught(pending: Pending, event: Event) -> dict[str, dict[str, object]]:
     found = {}
     for model, lesson in lessons(pending, event):
         np.testing.assert_array_equal(lesson.context, CONTEXT)
-        fields = {name: getattr(lesson, name) for name in Lesson.__slots__ if name != "context"}
+        fields = {name: getattr(lesson, name) for name in Lesson._fields if name != "context"}
         found[model] = {name: value for name, value in fields.items() if value is not None and value is not False}
     return found
 

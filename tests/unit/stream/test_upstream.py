@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import InvalidProducerEpoch
 from faust.transport.drivers import aiokafka as driver
@@ -42,6 +43,17 @@ def test_faust_commits_over_an_event_in_flight(committed: int | None, lost: int)
 def test_faust_crawls_after_duplicates() -> None:
     """Numbers acknowledged twice end a run, so each commit advances by one (#596, #175): our own committer."""
     assert faust_s_commit(10, 10, 11, 11, 12, 12, committed=10) == 11
+
+
+def test_faust_s_fetches_wait_too_long() -> None:
+    """A fetch that waits leaves out who has records still: with Faust's 1.5 s a backlog stood still."""
+    assert "fetch_max_wait_ms=1500" in inspect.getsource(driver.AIOKafkaConsumerThread._create_worker_consumer)
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer.start)
+    made: Any = SimpleNamespace(_fetch_max_wait_ms=1500)
+    thread: Any = ConsumerThread.__new__(ConsumerThread)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: made)
+        assert thread._create_worker_consumer(None)._fetch_max_wait_ms <= 100
 
 
 def test_faust_reads_aborted_records() -> None:
