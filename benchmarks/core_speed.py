@@ -2,11 +2,11 @@
 
 Every system gets the same contexts (d = 26), rewards and costs and one BLAS thread. Ours is the
 whole Router: scores with uncertainty, cost estimates, eligibility, the user's budget and its
-pacing, the verdict with all candidates, and an exact update of reward and cost model, one by one
-or in micro-batches; these also as the worker runs them, with tokens and a price list, where feedback
-adds to sums that are solved now and then. A verdict keeps its candidates as columns; `candidates read` makes a row of
-each as well. The others do what they offer: ParetoBandit prices and paces, the libraries know no
-money. Times are CPU time
+pacing, the verdict with all candidates, and an update of reward and cost model. One by one every
+outcome is learned exactly before the next decision, as in `pilot evaluate`; micro-batches run as in
+the worker, with tokens and a price list, where feedback adds to sums that are solved now and then.
+A verdict keeps its candidates as columns; `candidates read` makes a row of each as well. The others
+do what they offer: ParetoBandit prices and paces, the libraries know no money. Times are CPU time
 of the thread, so other programs disturb less; repetitions of all systems are interleaved, in the
 same process, and medians are printed.
 
@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from systems import System, missing
-from systems.pilot import CandidateReader, PilotBatches, PilotRouter, PilotSums
+from systems.pilot import CandidateReader, PilotBatches, PilotRouter
 from systems.stream import DIMENSION, Stream, make_prior, make_stream
 from threadpoolctl import threadpool_limits
 
@@ -115,12 +115,8 @@ def measure(arms: int, repetitions: int, queries: int) -> dict[str, list[float]]
         for name, make in makers(arms, stream, known).items():
             slow = name.startswith(("river", "MABWiser"))
             figures[name].append(cycles_per_s(make(), few if slow else stream))
-        options = RouterOptions(costs="table", open_decisions=False)
-        limit = stream.allowed_usd * queries
-        batches = PilotBatches(make_prior(known, warm=True), limit, queries, options)
+        batches = PilotBatches(known, stream.allowed_usd * queries, queries)
         figures[f"{OURS}, batches of {BATCH}"].append(batch_cycles_per_s(batches, stream))
-        sums = PilotSums(known, limit, queries)
-        figures[f"{OURS}, batches of {BATCH}, learning sums"].append(batch_cycles_per_s(sums, stream))
     return figures
 
 

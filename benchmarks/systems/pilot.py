@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from systems.stream import DIMENSION, Stream, make_token_prior
 from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.batch import Batch
-from worker.core.eligibility import nanos
 from worker.core.learn import Lesson, learn
 from worker.core.prior import Prior
 from worker.core.router import Router, RouterOptions
 from worker.core.statistics import ArmStatistics
 from worker.core.verdict import Account, FloatArray, Request, Verdict
-from worker.money import NANOS_PER_USD, to_nanos, to_usd
+from worker.money import to_nanos, to_usd
 
 CALL_TOKENS = 1_000.0  # of a mean call: makes a price a token of a table's mean cost
 SOLVE_EVERY = 200  # queries
@@ -68,20 +65,23 @@ class CandidateReader(PilotRouter):
 
 
 class PilotBatches:
-    """The same router, account and money in micro-batches: `Batch` weighs, each query is decided in turn.
+    """The same in micro-batches, as the worker learns: tokens at list prices, sums that are solved now and then.
 
-    Every query sees the budget as its predecessors left it; a batch's calls settle and teach
-    together when all are decided.
+    `Batch` weighs, each query sees the budget as its predecessors left it, and a batch's calls settle when all
+    are decided. The worker solves at most once a second when it has a thousand rewards; here it is done every
+    `SOLVE_EVERY` queries.
     """
 
-    def __init__(
-        self, prior: Prior, limit_usd: float, queries: int, options: RouterOptions, arms: Sequence[Arm] | None = None
-    ) -> None:
-        self._router = Router(prior, options)
-        self._router.set_arms(arms or [Arm(model) for model in prior.models])
-        self._number = {model: k for k, model in enumerate(prior.models)}
+    def __init__(self, known: Stream, limit_usd: float, queries: int) -> None:
+        means = known.costs.mean(axis=0)
+        self._price = means / CALL_TOKENS
+        arms = [Arm(f"arm-{k}", output_usd_per_mtok=usd / USD_PER_MTOK) for k, usd in enumerate(self._price.tolist())]
+        self._router = Router(make_token_prior(known, self._tokens(known.costs)), RouterOptions())
+        self._router.set_arms(arms)
+        self._number = {arm.model: k for k, arm in enumerate(arms)}
+        self._sums = {arm.model: ArmStatistics.zeros(DIMENSION) for arm in arms}
         self._limit, self._planned = to_nanos(limit_usd), queries
-        self._settled = self._queries = 0
+        self._settled = self._queries = self._solved = 0
 
     def cycle(self, X: FloatArray, rewards: FloatArray, costs: FloatArray) -> list[Verdict]:
         """Decide on n queries, then settle and learn what their arms brought; arrays (n, d) and (n, K)."""
@@ -104,29 +104,6 @@ class PilotBatches:
             self._queries += 1
             verdicts.append(verdict)
         return verdicts
-
-    def _learn(self, verdicts: list[Verdict], X: FloatArray, rewards: FloatArray, costs: FloatArray) -> None:
-        models = [verdict.model or "" for verdict in verdicts]
-        rows, arms = np.arange(len(X)), [self._number[model] for model in models]
-        paid = costs[rows, arms]
-        self._settled += int(nanos(paid).sum())
-        predicted = np.array([verdict.predicted_cost_nanos for verdict in verdicts]) / NANOS_PER_USD
-        self._router.observe_many(models, X, rewards[rows, arms], paid, predicted)
-
-
-class PilotSums(PilotBatches):
-    """Micro-batches as the worker learns: tokens at list prices; feedback adds to sums, which are solved now and then.
-
-    The worker solves at most once a second when it has a thousand rewards; here it is done every `SOLVE_EVERY` queries.
-    """
-
-    def __init__(self, known: Stream, limit_usd: float, queries: int) -> None:
-        means = known.costs.mean(axis=0)
-        self._price = means / CALL_TOKENS
-        arms = [Arm(f"arm-{k}", output_usd_per_mtok=usd / USD_PER_MTOK) for k, usd in enumerate(self._price.tolist())]
-        super().__init__(make_token_prior(known, self._tokens(known.costs)), limit_usd, queries, RouterOptions(), arms)
-        self._sums = {arm.model: ArmStatistics.zeros(DIMENSION) for arm in arms}
-        self._solved = 0
 
     def _tokens(self, costs: FloatArray) -> NDArray[np.int64]:
         return np.maximum(np.rint(costs / self._price), 1.0).astype(np.int64)

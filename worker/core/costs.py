@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from worker.core.arms import USD_PER_MTOK, Arm
-from worker.core.downdate import Groups, downdate, downdate_many
+from worker.core.downdate import downdate
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -66,9 +66,6 @@ class CostPort(Protocol):
 
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
         """Learn an outcome of arm k: output tokens (`PricedTokens`) or USD (`LogCost`)."""
-
-    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
-        """The same at once: contexts (K, m, d) padded by arm, outcomes (n,) in their order."""
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
         """Note a settled call beside its prediction before bias; acts at the next `freeze`."""
@@ -132,15 +129,6 @@ class LogRidge:
         spread = self.spread[k] = _spread(misfit, calls)
         return spread
 
-    def learn_many(self, groups: Groups, X: FloatArray, log_outcomes: FloatArray) -> None:
-        """`learn` for many outcomes, equal up to rounding: contexts (K, m, d) and logs (K, m), padded by arm."""
-        errors: FloatArray = log_outcomes - np.matvec(X, self.theta)
-        steps, missed = downdate_many(self._inverse, X, errors, 1.0)
-        self.theta += steps
-        self._calls = [calls + count for calls, count in zip(self._calls, groups.counts, strict=True)]
-        self._misfit = [misfit + miss for misfit, miss in zip(self._misfit, missed.tolist(), strict=True)]
-        self.spread = [_spread(*pair) for pair in zip(self._misfit, self._calls, strict=True)]
-
 
 def _spread(misfit: float, calls: int) -> float:
     """Standard deviation of a log outcome, from the squares that the regression missed."""
@@ -196,11 +184,6 @@ class _LearnedCost:
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
         spread = self._ridge.learn(k, x, math.log(max(outcome, self._least[k])))
         self._rise[k] = math.exp(self._z * spread)
-
-    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
-        least = [self._least[k] for k in groups.arms]
-        self._ridge.learn_many(groups, X, groups.padded(np.log(np.maximum(outcomes, least))))
-        self._rise = self._rises()
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
         self._bias.settle(k, true_usd, predicted_usd)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.core.downdate import downdate_many
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -123,12 +122,6 @@ class _Uncertainty:
         np.subtract(R, v_product, R)
         return g, f
 
-    def add_many(self, X: FloatArray, errors: FloatArray, noise: float) -> FloatArray:
-        """The same for rows X (K, m, d) of all arms; returns what they add to the u_k, shape (K, d)."""
-        steps, _ = downdate_many(self.N, X, errors, noise)
-        self.couple()
-        return steps
-
     def variance(self, g: FloatArray, x: FloatArray) -> FloatArray:
         """xᵀCov_k x of shape (K,), from the rows g_k = N_k x."""
         variance: FloatArray = np.vecdot(g.dot(self.R), g)
@@ -211,16 +204,6 @@ class CoupledArms:
         step = g * (error / f)
         u += step
         self._pull += step
-        self._nu = self._settled.R.dot(self._pull)
-
-    def learn_many(self, X: FloatArray, outcomes: FloatArray) -> None:
-        """`learn` for many rewards, none opened before: contexts (K, m, d) and outcomes (K, m), padded by arm."""
-        errors: FloatArray = outcomes - np.matvec(X, self._u)
-        if self._spread is not self._settled:
-            self._spread.add_many(X, errors, self.hyper.sigma2)
-        steps = self._settled.add_many(X, errors, self.hyper.sigma2)
-        self._u += steps
-        self._pull += steps.sum(axis=0)
         self._nu = self._settled.R.dot(self._pull)
 
     def open(self, k: int, x: FloatArray, weight: float = 1.0) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worker.core.downdate import downdate, downdate_many
+from worker.core.downdate import downdate
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -89,11 +89,6 @@ class DisjointArms:
         theta = self._theta[k]
         theta += g * ((r - float(x.dot(theta))) / f)
         downdate(inverse, g, f)
-
-    def learn_many(self, X: FloatArray, outcomes: FloatArray) -> None:
-        """`learn` for many rewards, equal up to rounding: contexts (K, m, d) and outcomes (K, m), padded by arm."""
-        steps, _ = downdate_many(self._inverse, X, outcomes - np.matvec(X, self._theta), 1.0)
-        self._theta += steps
 
     @property
     def coefficients(self) -> FloatArray:

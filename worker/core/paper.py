@@ -17,7 +17,6 @@ from worker.core.arms import USD_PER_MTOK, Arm
 from worker.core.beliefs import expected_output_tokens
 from worker.core.costs import CostEstimate, QueryCost
 from worker.core.disjoint import DisjointArms
-from worker.core.downdate import Groups
 from worker.core.draw import uniforms
 from worker.core.prior import PreferencePrior, Prior
 from worker.core.statistics import ArmStatistics, Moments
@@ -69,9 +68,6 @@ class MeanCosts:
 
     def learn(self, k: int, x: FloatArray, outcome: float) -> None:
         """Means come from the sums of all shards, see `PaperBeliefs.refresh`."""
-
-    def learn_many(self, groups: Groups, X: FloatArray, outcomes: FloatArray) -> None:
-        """As `learn`."""
 
     def settle(self, k: int, true_usd: float, predicted_usd: float) -> None:
         """There is no bias to learn."""

@@ -29,8 +29,5 @@ class RewardModel(Protocol):
     def learn(self, k: int, x: FloatArray, r: float) -> None:
         """Learn the reward of arm k in context x, at the cost of a rank-one update."""
 
-    def learn_many(self, X: FloatArray, outcomes: FloatArray) -> None:
-        """The same for many rewards at once: contexts (K, m, d) and outcomes (K, m), padded by arm."""
-
     def refresh(self, sums: Sequence[Moments]) -> None:
         """Forget what was learned and solve exactly from K sums, prior data included."""

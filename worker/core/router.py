@@ -18,7 +18,6 @@ from worker.core.arrivals import Demand
 from worker.core.beliefs import Beliefs, CostModel, LearnedBeliefs, RewardKind
 from worker.core.costs import TYPICAL_INPUT_TOKENS
 from worker.core.coupled import CoupledArms
-from worker.core.downdate import Groups
 from worker.core.draw import uniforms
 from worker.core.eligibility import (
     BUDGET,
@@ -179,30 +178,6 @@ class Router:
             self._beliefs.costs.learn(k, context, cost_usd)
             if predicted_usd is not None:
                 self._beliefs.costs.settle(k, cost_usd, predicted_usd)
-
-    def observe_many(
-        self,
-        models: Sequence[str],
-        contexts: FloatArray,
-        rewards: FloatArray,
-        costs_usd: FloatArray,
-        predicted_usd: FloatArray,
-    ) -> None:
-        """`observe` for n complete outcomes at once, equal up to rounding; contexts (n, d), the rest of shape (n,)."""
-        columns = zip(contexts, rewards.tolist(), costs_usd.tolist(), predicted_usd.tolist(), strict=True)
-        if self.options.open_decisions:  # each has its own weight
-            for model, outcome in zip(models, columns, strict=True):
-                self.observe(model, *outcome)
-            return
-        arms = [self._index[model] for model in models]
-        groups = Groups(arms, len(self._arms))
-        padded = groups.padded(contexts)
-        self._beliefs.rewards.learn_many(padded, groups.padded(rewards))
-        self._beliefs.costs.learn_many(groups, padded, costs_usd)
-        for k, (_, _, cost, predicted) in zip(arms, columns, strict=True):
-            self._beliefs.costs.settle(k, cost, predicted)
-        self.observations += len(arms)
-        self.revision += 1
 
     def serve(self, share: float) -> None:
         """Say which share of all traffic this worker serves, 0 to 1; 0: unknown, taken as all.

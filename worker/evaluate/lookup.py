@@ -39,9 +39,6 @@ class _Means:
     def learn(self, k: int, x: FloatArray, r: float) -> None:
         """Known from the train rows; nothing is added."""
 
-    def learn_many(self, *_outcomes: object) -> None:
-        """As `learn`."""
-
     def refresh(self, sums: Sequence[Moments]) -> None:
         """Nothing to solve."""
 

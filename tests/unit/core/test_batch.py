@@ -194,38 +194,3 @@ def test_without_any_model_all_are_rejected() -> None:
     made.set_arms(())
     batch = Batch(made, asked)
     assert [batch.decide(index, None).reason for index in range(3)] == ["no_model"] * 3
-
-
-class TestOutcomesTogether:
-    """`observe_many` ends where `observe` ends, outcome by outcome."""
-
-    @pytest.mark.parametrize("rewards", ["coupled", "disjoint"])
-    @pytest.mark.parametrize("costs", ["tokens", "table"])
-    @pytest.mark.parametrize("open_decisions", [False, True])
-    def test_equals_one_by_one(self, rewards: str, costs: str, *, open_decisions: bool) -> None:
-        """Scores, costs and the next plan's bias are those of single updates, after several uneven batches."""
-        options: dict[str, object] = {"rewards": rewards, "costs": costs, "open_decisions": open_decisions}
-        one, other = router(**options), router(**options)
-        generator = np.random.default_rng(5)
-        for batch in range(6):
-            X = contexts(32, seed=batch)
-            models = [
-                ARMS[k].model for k in generator.choice(3, 32, p=[0.7, 0.3, 0.0] if batch % 2 else [0.2, 0.2, 0.6])
-            ]
-            reward, cost, predicted = generator.random(32), generator.random(32) * 100, generator.random(32) * 100
-            for row, model in enumerate(models):
-                one.observe(model, X[row], float(reward[row]), float(cost[row]), float(predicted[row]))
-            other.observe_many(models, X, reward, cost, predicted)
-        assert one.observations == other.observations
-        rich = Account(to_nanos(1_000.0), elapsed=0.5)
-        for request in requests(20):
-            assert_same(other.decide(request, rich), one.decide(request, rich))
-
-    def test_of_one_arm_and_of_one_outcome(self) -> None:
-        """A batch may be a single outcome."""
-        one, other = router(open_decisions=False), router(open_decisions=False)
-        x = contexts(1, seed=9)
-        one.observe("dear", x[0], 0.25, 3.0, 2.0)
-        other.observe_many(["dear"], x, np.array([0.25]), np.array([3.0]), np.array([2.0]))
-        rich = Account(to_nanos(1_000.0), elapsed=0.5)
-        assert_same(other.decide(requests(1)[0], rich), one.decide(requests(1)[0], rich))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from worker.core.coupled import CoupledArms, Hyper
-from worker.core.downdate import Groups
 from worker.core.statistics import Moments
 from worker.core.verdict import FloatArray
 
@@ -197,18 +196,3 @@ class TestOpenDecisions:
         model.open(1, X[1])
         model.refresh(sums)
         np.testing.assert_allclose(model.score(X[0])[1], before[1], rtol=1e-12)
-
-    def test_many_rewards_narrow_both(self) -> None:
-        """Rewards learned together while others are open end where they end one by one."""
-        model, _, X = self.played()
-        plain, _, _ = self.played()
-        arms, rewards = [0, 2, 0], np.array([0.2, 0.9, 0.4])
-        for each in (model, plain):
-            each.open(1, X[4], 0.5)
-        groups = Groups(arms, K)
-        model.learn_many(groups.padded(X[1:4]), groups.padded(rewards))
-        for k, x, r in zip(arms, X[1:4], rewards.tolist(), strict=True):
-            plain.learn(k, x, r)
-        for found, expected in zip(model.score(X[0]), plain.score(X[0]), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-9)
-        np.testing.assert_allclose(model.score_many(X)[1][0], model.score(X[0])[1], rtol=1e-9)
