@@ -211,6 +211,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
         """Whether a partition is not fetched because its agent's queue is long."""
         return tp in self._buffered_partitions
 
+    def has_fetched(self, tp: Any) -> bool:
+        """Whether records of a partition lie in the fetcher, which hands out all it has of one before the next."""
+        return tp in self._thread._consumer._fetcher._records
+
     async def _drain(self, feeder: Feeder, fetched: Mapping[Any, Any], active: Any) -> None:
         generation, recovery = self.app.consumer_generation_id, self.app.tables.recovery
         changelogs = {tp: records for tp, records in fetched.items() if not hasattr(records[0], "source_position")}

@@ -203,8 +203,11 @@ class Watchdog:
         return self._stall_s() * (2 if healing else 1)
 
     def _starved(self, tp: Any) -> bool:
-        """Whether the partition is not fetched because its agent is at work on what it has of others."""
-        return self._consumer().holds_back(tp) and self._healer.at_work(tp.topic)
+        """Whether the partition waits for its turn: its agent, or the fetcher, is at work on what it has of others."""
+        consumer = self._consumer()
+        if consumer.holds_back(tp):
+            return self._healer.at_work(tp.topic)
+        return consumer.has_fetched(tp) and any(self._healer.at_work(topic) for topic in self._sources)
 
     def _report(self, offsets: dict[Any, tuple[int, int]], last_commit: float) -> None:
         for topic, partition in self._progress.note(offsets):

@@ -103,6 +103,7 @@ def test_name_exists(owner: type, name: str) -> None:
     [
         (GroupCoordinator, ["self._commit_lock", "self.generation"]),
         (AIOKafkaConsumer, ["self._coordinator", "self._subscription", "self._fetcher", "self._isolation_level"]),
+        (Fetcher, ["self._records"]),
         (FetchResult, ["self._assignment", "self._topic_partition"]),
         (AIOKafkaProducer, ["self._txn_manager"]),
         (

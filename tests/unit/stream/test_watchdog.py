@@ -33,10 +33,14 @@ class Consumer:
         self.last_commit = 0.0
         self.sought = 0
         self.held_back: set[Any] = set()
+        self.fetched: set[Any] = set()
         self._thread = self
 
     def holds_back(self, tp: Any) -> bool:
         return tp in self.held_back
+
+    def has_fetched(self, tp: Any) -> bool:
+        return tp in self.fetched
 
     def assignment(self) -> list[Any]:
         return list(self.offsets) if isinstance(self.offsets, dict) else [TP]
@@ -164,6 +168,22 @@ class TestStall:
             post.intake.seen_at = post.clock.now
             await post.probe()
         assert post.consumer.sought == 0
+
+    async def test_partition_behind_others_in_the_fetcher_is_no_stall(self, post: Post) -> None:
+        """Its records are here and wait for those of others, of either topic; a seek would throw them away."""
+        post.consumer.offsets = {TP: (0, 9)}
+        post.consumer.fetched = {TP}
+        for _ in range(int(2 * STALL_S)):
+            post.intake.seen_at = post.clock.now
+            await post.probe()
+        assert post.consumer.sought == 0
+
+    async def test_fetched_records_that_nobody_takes_are_a_stall(self, post: Post) -> None:
+        """Where no agent is at work, nothing comes before them."""
+        post.consumer.offsets = {TP: (0, 9)}
+        post.consumer.fetched = {TP}
+        with pytest.raises(WorkerMustStop, match="stands at 0"):
+            await post.probe_for(3 * STALL_S)
 
     async def test_partition_held_back_by_an_agent_that_stands_still_is_a_stall(self, post: Post) -> None:
         """A queue that nobody empties is no excuse."""
