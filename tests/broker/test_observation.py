@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from tests.broker.conftest import MODELS
-from tests.broker.support import Deployment, Row, WorkerProcess, deployed, until
-from worker.kafka import local
+from tests.broker.support import EMBEDDING, Deployment, Row, WorkerProcess, deployed, until
+from worker.kafka import connect, local
+from worker.settings import Settings
 
 DECISIONS = 6
 LIMIT_USD = 1.0
 SPENT_USD = 0.9
+STALLED_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -105,5 +107,22 @@ def test_the_next_start_says_how_the_last_one_ended(deployment: Any, tmp_path: P
         assert worker.stop() == 0
         worker = run()
         assert (status(worker)["last_exit"]["code"], status(worker)["last_exit"]["reason"]) == (0, "ok")
+    finally:
+        worker.kill()
+
+
+async def test_a_stall_is_told_before_it_ends_the_worker(deployment: Settings, tmp_path: Path) -> None:
+    """Commits that do not happen while there is input make `/healthz` fail with the partition's name; then comes 71."""
+    async with connect.producer(deployment) as producer:
+        query = {"query_id": "q", "user_id": "ann", "embedding": EMBEDDING}
+        await producer.send_and_wait(deployment.topic("queries"), json.dumps(query).encode(), b"ann")
+    worker = WorkerProcess(deployment, tmp_path / "worker.log", ("tests.chaos.broken_worker", "no_commit"))
+    try:
+        told = until(
+            lambda: found[1] if (found := worker.get("/healthz"))[0] == 503 else None, worker.log.name, STALLED_S
+        )
+        assert f"{deployment.topic('queries')}/" in told
+        assert "has input and no commit for" in told
+        assert worker.wait(STALLED_S) == 71
     finally:
         worker.kill()

@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,14 @@ def pilot(
     return subprocess.run(
         command, env=environment(settings, 0, **more), capture_output=True, text=True, check=False, timeout=timeout_s
     )
+
+
+def created(settings: Settings) -> bool:
+    """Whether all topics are there now."""
+    with suppress(OperationFailed):
+        asyncio.run(topics.create(settings, 1))
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +364,7 @@ def test_a_right_withdrawn_from_a_running_worker_ends_it(guarded: Guarded, broke
     operator = broker.as_user("pilot-operator", topic_prefix="withdrawn.")
     grant(broker, settings, "worker", "nobody")
     grant(broker, settings, "operator", "pilot-operator")
-    asyncio.run(topics.create(operator, 1))
+    until(lambda: created(operator), "topics; a right takes effect a moment after it was given")
     folder.mkdir(parents=True)
     worker = WorkerProcess(settings, folder / "worker.log")
     client = Client(broker.as_user("root", topic_prefix="withdrawn."))
