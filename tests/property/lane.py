@@ -113,23 +113,28 @@ def _nothing(*_: object) -> None:
     return None
 
 
+def _feedback(**said: Any) -> Feedback:
+    """Only what is said: of a named tuple `builds` would make up the other fields too."""
+    return Feedback(**said)
+
+
 feedbacks = st.one_of(
     st.builds(
-        Feedback,
+        _feedback,
         reward=st.none() | st.floats(0, 1),
         cost_nanos=st.integers(0, 10**9),
         failed=st.booleans(),
         model=st.sampled_from([None, "small", "large", "unheard-of"]),
     ),
-    st.builds(Feedback, reward=st.floats(0, 1), model=st.sampled_from([None, "small", "large", "unheard-of"])),
+    st.builds(_feedback, reward=st.floats(0, 1), model=st.sampled_from([None, "small", "large", "unheard-of"])),
     st.builds(
-        Feedback,
+        _feedback,
         reward=st.none() | st.floats(0, 1),
         input_tokens=st.integers(0, 1000),
         output_tokens=st.integers(0, 1000),
         model=st.sampled_from([None, "large"]),
     ),
-    st.builds(Feedback, failed=st.just(True)),
+    st.builds(_feedback, failed=st.just(True)),
 )
 
 
