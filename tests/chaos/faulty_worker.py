@@ -29,6 +29,7 @@ from worker.stream.run import run
 DIED_BETWEEN, DIED_WITHIN = 201, 202
 BETWEEN, WITHIN = signal.SIGUSR1, signal.SIGUSR2
 _SHARE_SENT, _SHARE_LAST = 0.5, 0.3
+_LAST_S = 2.0  # after the first record that is held back: none may follow it, and then nothing else ends the process
 _ENCODING_S = 0.01
 
 
@@ -52,6 +53,8 @@ class Saboteur:
         # A place that comes again belongs to the next batch, which must not overtake what never left.
         if (topic, partition) in self._met:
             os._exit(DIED_WITHIN)
+        if not self._met:
+            asyncio.get_running_loop().call_later(_LAST_S, os._exit, DIED_WITHIN)
         self._met.add((topic, partition))
         if random.random() < _SHARE_SENT:
             for sent in await self._original(port, topic, partition, records):

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.broker.support import Client, WorkerProcess, unique, until
 from tests.chaos.evidence import progress
+from worker.errors import OperationFailed
 from worker.kafka import topics
 from worker.settings import Settings
 
@@ -25,13 +26,28 @@ class Team:
             bootstrap_servers=servers, topic_prefix=f"{unique('t')}.", data_dir=folder / "state",
             session_timeout_s=SESSION_S,
         )  # fmt: skip
-        asyncio.run(topics.create(self.settings, PARTITIONS, replication))
+        asyncio.run(self._create(replication))
         self.client = Client(self.settings)
         self.client.model("only", 1.0, 2.0)
         self.users = [unique("user") for _ in range(8)]
         self.asked: list[str] = []
         self.workers: dict[str, WorkerProcess] = {}
         self._folder = folder
+
+    async def _create(self, replication: int) -> None:
+        await topics.create(self.settings, PARTITIONS, replication)
+        # Any of several brokers may be asked next, and each hears of new topics a moment later.
+        for _ in range(10 if replication > 1 else 0):
+            await self._heard()
+
+    async def _heard(self) -> None:
+        for _ in range(50):
+            try:
+                await topics.partition_count(self.settings)
+            except OperationFailed:
+                await asyncio.sleep(0.2)
+            else:
+                return
 
     def start(self, name: str, **more: Any) -> WorkerProcess:
         worker = WorkerProcess(self.settings, self._folder / f"{name}.log", worker_id=name, **more)
