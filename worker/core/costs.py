@@ -107,9 +107,9 @@ class LogRidge:
             raise ValueError(f"{len(sums)} sums for {arms} arms")
         A = np.array([moments.A for moments in sums]).reshape(arms, dimension, dimension)
         b = np.array([moments.b for moments in sums]).reshape(arms, dimension) + _RIDGE * self._start
-        inverse = np.linalg.inv(A + _RIDGE * np.eye(dimension))
-        self._inverse: FloatArray = (inverse + inverse.transpose(0, 2, 1)) / 2
-        self.theta = np.einsum("kij,kj->ki", self._inverse, b)
+        self._system = A + _RIDGE * np.eye(dimension)
+        self._inverse: FloatArray | None = None
+        self.theta: FloatArray = np.linalg.solve(self._system, b[:, :, None])[:, :, 0]
         self._calls = [moments.n for moments in sums]
         squares = np.array([moments.squares for moments in sums])
         fitted = np.einsum("kd,kd->k", self.theta, b)
@@ -119,6 +119,10 @@ class LogRidge:
 
     def learn(self, k: int, x: FloatArray, log_outcome: float) -> float:
         """Rank-one form of the same solve, including the sum of squares that it misses; the arm's new spread."""
+        if self._inverse is None:
+            # Where sums are solved now and then nobody learns so, and a solution costs less than an inverse.
+            inverses = np.linalg.inv(self._system)
+            self._inverse = (inverses + inverses.transpose(0, 2, 1)) / 2
         inverse, theta = self._inverse[k], self.theta[k]
         g = inverse.dot(x)
         f = 1.0 + float(x.dot(g))
@@ -204,9 +208,13 @@ class _LearnedCost:
         return list(map(math.exp, logs))
 
     def _means_many(self, X: FloatArray) -> FloatArray:
-        """The same of n queries, shape (n, K)."""
-        means: FloatArray = np.exp(np.minimum(X.dot(self._ridge.theta.T), _LOG_LIMIT))
+        """The same of n queries, shape (K, n): the few arms in rows share long loops over the queries."""
+        means: FloatArray = np.exp(np.minimum(self._ridge.theta.dot(X.T), _LOG_LIMIT))
         return means
+
+
+def _column(values: list[float]) -> FloatArray:
+    return np.array(values)[:, None]
 
 
 class PricedTokens(_LearnedCost):
@@ -230,14 +238,14 @@ class PricedTokens(_LearnedCost):
     ) -> None:
         said = np.array([arm.expected_output_tokens for arm in arms], dtype=np.float64)
         tokens = np.maximum(said if output_tokens is None else output_tokens, 1.0)
-        self._request = np.array([arm.request_usd for arm in arms], dtype=np.float64)
-        self._input = np.array([arm.input_usd_per_mtok for arm in arms], dtype=np.float64) * USD_PER_MTOK
-        self._output = np.array([arm.output_usd_per_mtok for arm in arms], dtype=np.float64) * USD_PER_MTOK
-        self._most = np.array([arm.max_output_tokens or np.inf for arm in arms], dtype=np.float64)
-        self._prices = list(
-            zip(*(a.tolist() for a in (self._request, self._input, self._output, self._most)), strict=True)
-        )
-        mean_costs = self._request + self._input * TYPICAL_INPUT_TOKENS + self._output * np.minimum(tokens, self._most)
+        request = np.array([arm.request_usd for arm in arms], dtype=np.float64)
+        per_input = np.array([arm.input_usd_per_mtok for arm in arms], dtype=np.float64) * USD_PER_MTOK
+        per_output = np.array([arm.output_usd_per_mtok for arm in arms], dtype=np.float64) * USD_PER_MTOK
+        most = np.array([arm.max_output_tokens or np.inf for arm in arms], dtype=np.float64)
+        columns = (request, per_input, per_output, most)
+        self._prices = list(zip(*(column.tolist() for column in columns), strict=True))
+        self._price_columns = tuple(column[:, None] for column in columns)
+        mean_costs = request + per_input * TYPICAL_INPUT_TOKENS + per_output * np.minimum(tokens, most)
         super().__init__(dimension, tokens, mean_costs, calibration, quantile)
 
     def estimate(self, x: FloatArray, input_tokens: float) -> QueryCost:
@@ -259,11 +267,12 @@ class PricedTokens(_LearnedCost):
     def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:
         """The costs of n queries in USD, arrays of shape (n, K)."""
         means = self._means_many(X)
-        prompts = self._request + self._input * input_tokens[:, None]
-        predicted = prompts + self._output * np.minimum(means, self._most)
-        expected = predicted * self._bias.factor
-        quantile = prompts + self._output * np.minimum(means * self._rise, self._most)
-        return CostEstimate(expected, np.maximum(quantile, expected), predicted)
+        request, per_input, per_output, most = self._price_columns
+        prompts = request + per_input * input_tokens
+        predicted = prompts + per_output * np.minimum(means, most)
+        expected = predicted * _column(self._bias.factor)
+        quantile = prompts + per_output * np.minimum(means * _column(self._rise), most)
+        return CostEstimate(expected.T, np.maximum(quantile, expected).T, predicted.T)
 
 
 class LogCost(_LearnedCost):
@@ -299,5 +308,5 @@ class LogCost(_LearnedCost):
     def estimate_many(self, X: FloatArray, input_tokens: FloatArray) -> CostEstimate:  # noqa: ARG002 - the port's
         """The costs of n queries in USD, arrays of shape (n, K)."""
         predicted = self._means_many(X)
-        expected = predicted * self._bias.factor
-        return CostEstimate(expected, np.maximum(predicted * self._rise, expected), predicted)
+        expected = predicted * _column(self._bias.factor)
+        return CostEstimate(expected.T, np.maximum(predicted * _column(self._rise), expected).T, predicted.T)

@@ -172,7 +172,11 @@ class CoupledArms:
         self._spread = self._settled
         self._u = np.einsum("kij,kj->ki", self._settled.N, b / self.hyper.sigma2)
         self._pull = self._anchor + self._u.sum(axis=0)
+        self._couple()
+
+    def _couple(self) -> None:
         self._nu = self._settled.R.dot(self._pull)
+        self._theta: FloatArray | None = None
 
     def score(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Expected reward and its standard deviation, each of shape (K,)."""
@@ -204,7 +208,7 @@ class CoupledArms:
         step = g * (error / f)
         u += step
         self._pull += step
-        self._nu = self._settled.R.dot(self._pull)
+        self._couple()
 
     def open(self, k: int, x: FloatArray, weight: float = 1.0) -> None:
         """Narrow the deviation by a decision for arm k whose reward is to come.
@@ -217,6 +221,7 @@ class CoupledArms:
 
     @property
     def coefficients(self) -> FloatArray:
-        """θ̂ of every arm, shape (K, d)."""
-        theta: FloatArray = self._u + self._settled.N @ self._nu
-        return theta
+        """θ̂ of every arm, shape (K, d); kept until the next observation."""
+        if self._theta is None:
+            self._theta = self._u + self._settled.N @ self._nu
+        return self._theta

@@ -65,14 +65,14 @@ class Screen:
         self._output_price = np.array([arm.output_usd_per_mtok for arm in arms])
         self._request = np.array([arm.request_usd for arm in arms])
         self.none_excluded = (ELIGIBLE,) * len(arms)
-        self._all = (True,) * len(arms)
+        self.all = (True,) * len(arms)
 
     def suited(self, request: Request) -> list[int]:
         """The exclusions that have nothing to do with money; the caller may change the list."""
         if self.suits_all(request):
             return list(self.none_excluded)
         tokens = prompt_tokens(request)
-        return [self._unsuited(k, request, tokens) for k in range(len(self._all))]
+        return [self._unsuited(k, request, tokens) for k in range(len(self.all))]
 
     def suits_all(self, request: Request) -> bool:
         """Whether the query asks for nothing that an arm could lack."""
@@ -88,7 +88,7 @@ class Screen:
 
     def eligible(self, codes: Codes) -> Mask:
         """Which arms nothing excludes, mostly all of them."""
-        return [code == ELIGIBLE for code in codes] if any(codes) else self._all
+        return [code == ELIGIBLE for code in codes] if any(codes) else self.all
 
     def bounds(self, request: Request) -> Nanos:
         """The most that a call can cost at list price; `NO_BOUND` where nobody says how long it gets.
@@ -98,7 +98,7 @@ class Screen:
         """
         tokens = request.input_tokens if request.input_tokens is not None else request.text_bytes
         if tokens is None:
-            return np.full(len(self._all), NO_BOUND, np.int64)
+            return np.full(len(self.all), NO_BOUND, np.int64)
         allowed = np.inf if request.max_output_tokens is None else request.max_output_tokens
         output = np.minimum(self._output, allowed)
         bounded = np.isfinite(output)

@@ -30,28 +30,26 @@ class Lesson(NamedTuple):
 
 def learn(statistics: ArmStatistics, lesson: Lesson) -> None:
     """Add the lesson to the sums, in place."""
-    if lesson.reward is not None:
-        statistics.reward.learn(lesson.context, lesson.reward)
-    if lesson.output_tokens is not None:
-        _learn_tokens(statistics, lesson, lesson.output_tokens)
-    if lesson.cost_nanos is not None:
+    context, reward, tokens, guessed, cost, predicted, failed = lesson
+    if reward is not None:
+        statistics.reward.learn(context, reward)
+    if tokens is not None:
+        outcome = log_tokens(tokens)
+        if guessed is None:
+            statistics.log_tokens.learn(context, outcome)
+            statistics.output_tokens += tokens
+        else:
+            statistics.log_tokens.revise(context, log_tokens(guessed), outcome)
+            statistics.output_tokens += tokens - guessed
+    if cost is not None:
         statistics.costs_settled += 1
-        if lesson.predicted_nanos is not None:
-            statistics.cost_true_nanos = saturated(statistics.cost_true_nanos + lesson.cost_nanos)
-            statistics.cost_predicted_nanos = saturated(statistics.cost_predicted_nanos + lesson.predicted_nanos)
-    statistics.errors += lesson.failed
+        if predicted is not None:
+            statistics.cost_true_nanos = saturated(statistics.cost_true_nanos + cost)
+            statistics.cost_predicted_nanos = saturated(statistics.cost_predicted_nanos + predicted)
+    if failed:
+        statistics.errors += 1
 
 
 def log_tokens(tokens: int) -> float:
     """The outcome that the token model learns: log of a count, an empty answer counted as one token."""
-    return math.log(max(tokens, 1))
-
-
-def _learn_tokens(statistics: ArmStatistics, lesson: Lesson, tokens: int) -> None:
-    outcome = log_tokens(tokens)
-    if lesson.guessed_tokens is None:
-        statistics.log_tokens.learn(lesson.context, outcome)
-        statistics.output_tokens += tokens
-    else:
-        statistics.log_tokens.revise(lesson.context, log_tokens(lesson.guessed_tokens), outcome)
-        statistics.output_tokens += tokens - lesson.guessed_tokens
+    return math.log(tokens) if tokens > 1 else 0.0

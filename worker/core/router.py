@@ -289,7 +289,7 @@ class Router:
             self._cheapest_usd = float(costs.expected.min(axis=1).mean())
         exploits = self._frozen or self._share is not None
         score = mean if exploits else mean + self._alpha * deviation
-        self._policy.plan(Sample(mean, score, costs.expected))
+        self._policy.plan(Sample(mean, score, np.ascontiguousarray(costs.expected)))
 
     def _secured(self, request: Request, limited: Account | None, weighed: Weighed, bounds: Nanos | None) -> Weighed:
         """The same with bounds reserved."""
@@ -308,38 +308,38 @@ class Router:
         if self._screen.suits_all(request) and not self._bounded:
             dearest, most = max(weighed.reserved), request.max_cost_nanos
             if (available is None or dearest <= available) and (most is None or dearest <= most):
-                return self._choose(request, limited, weighed, self._screen.none_excluded)
+                return self._choose(request, limited, weighed, self._screen.none_excluded, self._screen.all)
         codes = self._screen.suited(request)
         reason = screen(codes, weighed.reserved, request.max_cost_nanos, available, bounded_only=self._bounded)
         if reason is None:
-            return self._choose(request, limited, weighed, codes)
+            return self._choose(request, limited, weighed, codes, self._screen.eligible(codes))
         if reason == "budget_exhausted" and self._may_overdraw:
             return self._overdraw(weighed, codes)
         return Verdict(reason, self._candidates(weighed, codes), self._policy.name)
 
-    def _choose(self, request: Request, limited: Account | None, weighed: Weighed, codes: Codes) -> Verdict:
-        eligible = self._screen.eligible(codes)
+    def _choose(
+        self, request: Request, limited: Account | None, weighed: Weighed, codes: Codes, eligible: Mask
+    ) -> Verdict:
         left = 1.0 if limited is None else self._demand.left(limited)
         # All queries get a bonus, none after `freeze`, or those of the learning bucket.
         explores = not self._frozen and (self._share is None or teaches(request.query_id, self._share))
-        policy = self._explorer if explores else self._policy
-        score = weighed.optimistic if explores else weighed.mean
-        fields = (request.query_id, score, weighed.expected, eligible, limited, left, request.user_id)
-        view = _fast(View, fields)
+        policy, score = (self._explorer, weighed.optimistic) if explores else (self._policy, weighed.mean)
+        view = _fast(View, (request.query_id, score, weighed.expected, eligible, limited, left, request.user_id))
         arm, price, threshold = policy.choose(view)
         if threshold is not None:
             codes = list(codes)
             exclude(codes, threshold, THRESHOLD)
             eligible = self._screen.eligible(codes)
-        if self._forced.open and explores and self._share is None:
-            forced = self._forced.due(view, eligible, self._cheapest_usd)
-            arm = arm if forced is None else forced
+        forced = self._forced
+        if forced.open and explores and self._share is None:
+            due = forced.due(view, eligible, self._cheapest_usd)
+            arm = arm if due is None else due
         propensity = 1.0
-        if self._exploration_rate > 0:
+        if self._exploration_rate:
             arm, propensity = self._explore(request.query_id, arm, eligible)
-        if self._forced.open:
-            self._forced.pulled(arm)
-        if self._opens:
+        if forced.open:
+            forced.pulled(arm)
+        if self._opens_ever and self._opens:
             self._open(arm, request)
         return self._routed(weighed, codes, arm, propensity, price)
 

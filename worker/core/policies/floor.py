@@ -48,4 +48,4 @@ class Floor:
     def choose(self, view: View) -> Choice:
         """The best eligible arm at the price of the floor; a hash of the query draws one of the two prices."""
         price = self._above if uniforms(view.query_id, _PURPOSE)[0] < self._risk else self._kept
-        return Choice(best_at(price, view), price)
+        return best_at(price, view)

@@ -34,7 +34,7 @@ class Pacing:
     def choose(self, view: View) -> Choice:
         """The best eligible arm at the user's price of a dollar."""
         price = 0.0 if view.account is None else self.price(view.affordable_usd(), view.query_id)
-        return Choice(best_at(price, view), price)
+        return best_at(price, view)
 
     def price(self, affordable_usd: float, query_id: str) -> float:
         """λ at a mean cost a query. Between two prices of the curve a hash of the query draws one of
