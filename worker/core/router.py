@@ -117,6 +117,7 @@ class Router:
         self._alpha = usual_alpha if options.alpha is None else options.alpha
         self._policy: Policy = create(options.policy, options.quality_floor, published=published)
         self._opens_ever = options.open_decisions and prior.kind != "table"
+        self._explores_beyond = self._opens_ever or self._exploration_rate > 0
         self._explorer: Policy = self._policy if self._share is None else Unlimited()
         self._demand = Demand()
         self._typical_tokens = prior.input_tokens or TYPICAL_INPUT_TOKENS
@@ -243,8 +244,7 @@ class Router:
         """
         if account is not None and account.left is None:
             self._demand.note(account)
-        known = prompt_tokens(request)
-        tokens = self._typical_tokens if known is None else known
+        tokens = self._tokens(request)
         self._reservoir.add(request.context, tokens)
         if not self._arms:
             return Verdict("no_model", (), self._policy.name)
@@ -254,10 +254,17 @@ class Router:
         self._until_plan -= 1
         if weighed is None:
             weighed = self._weigh(request.context, tokens)
-        limited = account if account is not None and account.limit is not None else None
+        limited, available = None, None
+        if account is not None and account.limit is not None:
+            limited, available = account, account.limit - account.settled - account.reserved
         if self._bounded:
             weighed = self._secured(request, limited, weighed, bounds)
-        return self._judge(request, limited, weighed)
+        elif self._screen.suits_all(request):
+            # Of nearly all queries every arm is suited and the dearest fits: then there is nothing to sort out.
+            dearest, most = max(weighed.reserved), request.max_cost_nanos
+            if (available is None or dearest <= available) and (most is None or dearest <= most):
+                return self._choose(request, limited, weighed, self._screen.none_excluded, self._screen.all)
+        return self._sort_out(request, limited, available, weighed)
 
     def weigh_many(self, requests: Sequence[Request]) -> list[Weighed]:
         """What is believed of these queries now, for as long as `revision` stays.
@@ -300,22 +307,16 @@ class Router:
             most = [usual if bound == NO_BOUND else bound for bound, usual in known]
         return weighed._replace(reserved=most)
 
-    def _judge(self, request: Request, limited: Account | None, weighed: Weighed) -> Verdict:
-        available = None
-        if limited is not None and limited.limit is not None:
-            available = limited.limit - limited.settled - limited.reserved
-        # Of nearly all queries every arm is suited and the dearest fits: then there is nothing to sort out.
-        if self._screen.suits_all(request) and not self._bounded:
-            dearest, most = max(weighed.reserved), request.max_cost_nanos
-            if (available is None or dearest <= available) and (most is None or dearest <= most):
-                return self._choose(request, limited, weighed, self._screen.none_excluded, self._screen.all)
+    def _sort_out(
+        self, request: Request, limited: Account | None, available: int | None, weighed: Weighed
+    ) -> Verdict:
         codes = self._screen.suited(request)
         reason = screen(codes, weighed.reserved, request.max_cost_nanos, available, bounded_only=self._bounded)
         if reason is None:
             return self._choose(request, limited, weighed, codes, self._screen.eligible(codes))
         if reason == "budget_exhausted" and self._may_overdraw:
             return self._overdraw(weighed, codes)
-        return Verdict(reason, self._candidates(weighed, codes), self._policy.name)
+        return Verdict(reason, Candidates(self._arms, weighed, codes) if self._detailed else (), self._policy.name)
 
     def _choose(
         self, request: Request, limited: Account | None, weighed: Weighed, codes: Codes, eligible: Mask
@@ -329,19 +330,24 @@ class Router:
         if threshold is not None:
             codes = list(codes)
             exclude(codes, threshold, THRESHOLD)
-            eligible = self._screen.eligible(codes)
-        forced = self._forced
-        if forced.open and explores and self._share is None:
-            due = forced.due(view, eligible, self._cheapest_usd)
-            arm = arm if due is None else due
+            view = view._replace(eligible=self._screen.eligible(codes))
         propensity = 1.0
-        if self._exploration_rate:
-            arm, propensity = self._explore(request.query_id, arm, eligible)
-        if forced.open:
-            forced.pulled(arm)
-        if self._opens_ever and self._opens:
-            self._open(arm, request)
+        if self._explores_beyond or self._forced.open:
+            arm, propensity = self._beyond(request, view, arm, forces=explores and self._share is None)
         return self._routed(weighed, codes, arm, propensity, price)
+
+    def _beyond(self, request: Request, view: View, arm: int, *, forces: bool) -> tuple[int, float]:
+        """Exploration beyond the bonus: the arm that is taken after all, with its propensity."""
+        propensity, forced = 1.0, self._forced
+        if forced.open and forces:
+            due = forced.due(view, view.eligible, self._cheapest_usd)
+            arm = arm if due is None else due
+        if self._exploration_rate > 0:
+            arm, propensity = self._explore(request.query_id, arm, view.eligible)
+        forced.pulled(arm)
+        if self._opens:
+            self._open(arm, request)
+        return arm, propensity
 
     def _open(self, arm: int, request: Request) -> None:
         rewards = self._beliefs.rewards
@@ -367,12 +373,10 @@ class Router:
 
     def _routed(self, weighed: Weighed, codes: Codes, arm: int, propensity: float, price: float | None) -> Verdict:
         mean, deviation, _, expected, predicted, reserved = weighed
+        candidates = Candidates(self._arms, weighed, codes) if self._detailed else ()
         fields = (
-            None, self._candidates(weighed, codes), self._policy.name, self._arms[arm].model,
+            None, candidates, self._policy.name, self._arms[arm].model,
             mean[arm], deviation[arm], propensity,
             round(expected[arm] * NANOS_PER_USD), round(predicted[arm] * NANOS_PER_USD), reserved[arm], price,
         )  # fmt: skip
         return _fast(Verdict, fields)
-
-    def _candidates(self, weighed: Weighed, codes: Codes) -> Collection[Candidate]:
-        return Candidates(self._arms, weighed, codes) if self._detailed else ()
