@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,6 +66,14 @@ class CandidateReader(PilotRouter):
         return arm
 
 
+class Outcomes(NamedTuple):
+    """What the K arms would bring to one query: rewards, costs in USD, output tokens."""
+
+    rewards: list[float]
+    costs: list[float]
+    tokens: list[int]
+
+
 class PilotBatches:
     """The same in micro-batches, as the worker learns: tokens at list prices, sums that are solved now and then.
 
@@ -83,14 +93,17 @@ class PilotBatches:
         self._limit, self._planned = to_nanos(limit_usd), queries
         self._settled = self._queries = self._solved = 0
 
-    def cycle(self, X: FloatArray, rewards: FloatArray, costs: FloatArray) -> list[Verdict]:
-        """Decide on n queries, then settle and learn what their arms brought; arrays (n, d) and (n, K)."""
+    def outcomes(self, stream: Stream) -> list[Outcomes]:
+        """What every arm would bring to each query."""
+        tokens = self._tokens(stream.costs).tolist()
+        return list(map(Outcomes, stream.rewards.tolist(), stream.costs.tolist(), tokens))
+
+    def cycle(self, contexts: list[FloatArray], outcomes: list[Outcomes]) -> list[Verdict]:
+        """Decide on n queries, then settle and learn what their arms brought."""
         first = self._queries
-        requests = [Request(str(first + n), x, None, 400, user_id="user") for n, x in enumerate(X)]
-        verdicts = self._decide(Batch(self._router, requests), len(X))
-        routed = [n for n, verdict in enumerate(verdicts) if verdict.model is not None]
-        if routed:
-            self._learn([verdicts[n] for n in routed], X[routed], rewards[routed], costs[routed])
+        requests = [Request(str(first + n), x, None, 400, user_id="user") for n, x in enumerate(contexts)]
+        verdicts = self._decide(Batch(self._router, requests), len(contexts))
+        self._learn(verdicts, contexts, outcomes)
         return verdicts
 
     def _decide(self, batch: Batch, count: int) -> list[Verdict]:
@@ -108,13 +121,15 @@ class PilotBatches:
     def _tokens(self, costs: FloatArray) -> NDArray[np.int64]:
         return np.maximum(np.rint(costs / self._price), 1.0).astype(np.int64)
 
-    def _learn(self, verdicts: list[Verdict], X: FloatArray, rewards: FloatArray, costs: FloatArray) -> None:
-        tokens = self._tokens(costs).tolist()
-        for verdict, x, reward, cost, count in zip(verdicts, X, rewards.tolist(), costs.tolist(), tokens, strict=True):
-            model = verdict.model or ""
-            arm, paid = self._number[model], to_nanos(cost[self._number[model]])
+    def _learn(self, verdicts: list[Verdict], contexts: list[FloatArray], outcomes: list[Outcomes]) -> None:
+        for verdict, x, (rewards, costs, tokens) in zip(verdicts, contexts, outcomes, strict=True):
+            if verdict.model is None:
+                continue
+            arm = self._number[verdict.model]
+            paid = to_nanos(costs[arm])
             self._settled += paid
-            learn(self._sums[model], Lesson(x, reward[arm], count[arm], None, paid, verdict.predicted_cost_nanos))
+            lesson = Lesson(x, rewards[arm], tokens[arm], None, paid, verdict.predicted_cost_nanos)
+            learn(self._sums[verdict.model], lesson)
         if self._queries - self._solved >= SOLVE_EVERY:
             self._router.refresh(self._sums)
             self._solved = self._queries

@@ -35,8 +35,7 @@ class Profile:
 
     def note(self, elapsed: float) -> None:
         """Count one query at this share of the window, 0 to 1."""
-        if elapsed < self._seen_from:
-            self._seen_from = elapsed
+        self._seen_from = min(self._seen_from, elapsed)
         self._window[int(elapsed * BINS) if elapsed < 1.0 else -1] += 1
 
     def close(self) -> None:
@@ -79,8 +78,7 @@ class Demand:
         elapsed = account.elapsed
         if elapsed < self._elapsed - 0.5:
             self._close()
-        if elapsed > self._elapsed:
-            self._elapsed = elapsed
+        self._elapsed = max(self._elapsed, elapsed)
         if account.queries == 0:
             self._users += 1
         self._queries += 1

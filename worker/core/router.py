@@ -7,7 +7,7 @@ owns no durable state: sums and balances come from the caller, and what it keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -42,7 +42,7 @@ from worker.core.policies.unlimited import Unlimited
 from worker.core.prior import Prior
 from worker.core.reservoir import Reservoir
 from worker.core.statistics import ArmStatistics
-from worker.core.verdict import Account, Candidate, FloatArray, Request, Verdict
+from worker.core.verdict import Account, FloatArray, Request, Verdict
 from worker.core.weighing import Candidates, Weighed, weigh, weigh_many
 from worker.money import NANOS_PER_USD
 
@@ -307,9 +307,7 @@ class Router:
             most = [usual if bound == NO_BOUND else bound for bound, usual in known]
         return weighed._replace(reserved=most)
 
-    def _sort_out(
-        self, request: Request, limited: Account | None, available: int | None, weighed: Weighed
-    ) -> Verdict:
+    def _sort_out(self, request: Request, limited: Account | None, available: int | None, weighed: Weighed) -> Verdict:
         codes = self._screen.suited(request)
         reason = screen(codes, weighed.reserved, request.max_cost_nanos, available, bounded_only=self._bounded)
         if reason is None:
