@@ -9,12 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.partitioner import murmur2
 
 from worker.kafka import connect
+from worker.kafka.partitioning import partition_of
 from worker.settings import Settings
-
-MASK = 0x7FFFFFFF  # Kafka's default partitioner takes the hash without its sign
 
 
 class Wire:
@@ -46,7 +44,7 @@ class Wire:
     async def misplace(self, topic: str, key: bytes, value: bytes) -> bool:
         """Send a record to a partition that is not its key's; False when there is only one."""
         partitions = len(await self._producer.partitions_for(self._prefix + topic))
-        home = (murmur2(key) & MASK) % partitions
+        home = partition_of(key, partitions)
         if partitions > 1:
             elsewhere = (home + 1) % partitions
             await self._producer.send_and_wait(self._prefix + topic, value=value, key=key, partition=elsewhere)
@@ -58,7 +56,7 @@ class Wire:
         found: dict[int, str] = {}
         for number in count():
             user = f"{name}-{number}"
-            found.setdefault((murmur2(user.encode()) & MASK) % partitions, user)
+            found.setdefault(partition_of(user.encode(), partitions), user)
             if len(found) == partitions:
                 break
         return list(found.values())

@@ -24,11 +24,9 @@ from aiokafka.errors import (
     TransactionalIdAuthorizationFailed,
     for_code,
 )
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from worker.errors import OperationFailed
-from worker.kafka import connect
+from worker.kafka import connect, metadata
 from worker.kafka.topics import REPLAYED, TABLES, declared
 from worker.settings import Settings
 
@@ -69,7 +67,7 @@ def needed(settings: Settings, role: Role) -> list[Right]:
 async def missing(settings: Settings, rights: list[Right]) -> list[Right]:
     """Those that the broker says this process lacks.
 
-    Topics that do not exist have no rights to tell, and are left out; a broker before Kafka 2.3
+    Topics that do not exist have no rights to tell, and are left out; a broker before Kafka 2.8
     tells of none. Of groups and transactional ids it tells only whether they may be described,
     which every right implies.
 
@@ -129,13 +127,11 @@ def _held(right: Right, bits: int) -> bool:
     return bits == _NOT_TOLD or bool(bits >> _CODES[right.operation] & 1)
 
 
-async def _topic_rights(client: AIOKafkaAdminClient, topics: list[str]) -> dict[str, int]:
-    try:
-        described = await client._send_request(_Topics(topics))  # noqa: SLF001 - aiokafka has no public way
-    except NotImplementedError:  # what aiokafka raises for a version that the broker lacks
-        return {}
+async def _topic_rights(client: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+    known = await metadata.describe(client._client, names)  # noqa: SLF001 - aiokafka has no public way
     denied = TopicAuthorizationFailedError.errno
-    return {topic[1]: 0 if topic[0] else topic[4] for topic in described.topics if topic[0] in (0, denied)}
+    rights = {name: 0 if topic.error else topic.operations for name, topic in known.items()}
+    return {name: bits for name, bits in rights.items() if known[name].error in (0, denied)}
 
 
 async def _group_rights(client: AIOKafkaAdminClient, group: str) -> int:
@@ -220,58 +216,3 @@ def _demo(_: Settings) -> Iterator[Right]:
 
 def _owner_ids(settings: Settings) -> Right:
     return Right("transactional-id", settings.owner_id(0).removesuffix("0"), "Write", "prefixed")
-
-
-class _TopicsResponse(Response):  # type: ignore[misc] # aiokafka is untyped here
-    API_KEY, API_VERSION = 3, 8
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("brokers", Array(("node_id", Int32), ("host", String("utf-8")), ("port", Int32), ("rack", String("utf-8")))),
-        ("cluster_id", String("utf-8")),
-        ("controller_id", Int32),
-        (
-            "topics",
-            Array(
-                ("error_code", Int16),
-                ("topic", String("utf-8")),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    Array(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", Array(Int32)),
-                        ("isr", Array(Int32)),
-                        ("offline_replicas", Array(Int32)),
-                    ),
-                ),
-                ("authorized_operations", Int32),
-            ),
-        ),
-        ("cluster_authorized_operations", Int32),
-    )
-
-
-class _TopicsStruct(RequestStruct):  # type: ignore[misc] # aiokafka is untyped here
-    """Metadata, version 8: the first that tells authorized operations, which aiokafka's own do not reach."""
-
-    API_KEY, API_VERSION = 3, 8
-    RESPONSE_TYPE = _TopicsResponse
-    SCHEMA = Schema(
-        ("topics", Array(String("utf-8"))),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_cluster_authorized_operations", Boolean),
-        ("include_topic_authorized_operations", Boolean),
-    )
-
-
-class _Topics(Request[_TopicsStruct]):  # type: ignore[misc] # aiokafka is untyped here
-    API_KEY = 3
-
-    def __init__(self, topics: list[str]) -> None:
-        self._topics = topics
-
-    def build(self, request_struct_class: type[_TopicsStruct]) -> _TopicsStruct:
-        return request_struct_class(self._topics, False, False, True)
