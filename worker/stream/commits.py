@@ -217,15 +217,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
 
     async def _drain(self, feeder: Feeder, fetched: Mapping[Any, Any], active: Any) -> None:
         generation, recovery = self.app.consumer_generation_id, self.app.tables.recovery
-        changelogs = {tp: records for tp, records in fetched.items() if not hasattr(records[0], "source_position")}
-        sources = {tp: records for tp, records in fetched.items() if tp not in changelogs}
-        for partition, records in chain(changelogs.items(), chunks(sources)):
+        changelogs: dict[Any, Any] = {}
+        sources: dict[Any, Any] = {}
+        for partition, records in fetched.items():
             tp = TP(*partition)  # aiokafka has a type of its own
+            if tp in active or tp in self._buffered_partitions:
+                (sources if hasattr(records[0], "source_position") else changelogs)[tp] = records
+        for tp, records in chain(changelogs.items(), chunks(sources)):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return  # the next owner reads them
-            if tp not in active and tp not in self._buffered_partitions:
-                continue
-            if partition in changelogs:  # in one piece: nobody waits for a turn while tables recover
+            if tp in changelogs:  # in one piece: nobody waits for a turn while tables recover
                 restore(recovery, type(self).restore, tp, records)
             else:
                 feeder.feed(tp, records)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain, zip_longest
 from typing import Any
 
 CHUNK = 32  # records: what is decided without letting go of the event loop
@@ -35,13 +36,31 @@ class Chunk:
             self._event.ack()
 
 
-def chunks(fetched: Mapping[Any, Sequence[Any]]) -> Iterator[tuple[Any, Sequence[Any]]]:
-    """What was fetched in chunks by partition, in turns, so that no partition and no topic waits for all of another."""
-    longest = max(map(len, fetched.values()), default=0)
-    for start in range(0, longest, CHUNK):
-        for tp, found in fetched.items():
-            if start < len(found):
-                yield tp, found[start : start + CHUNK]
+def chunks(fetched: Mapping[Any, Sequence[Any]]) -> Iterator[tuple[Any, list[Any]]]:
+    """What was fetched in chunks by topic, each with the partition of its last record.
+
+    Topics take turns, and within a chunk the partitions share the room, so that none waits for all of another.
+    """
+    topics: dict[str, dict[Any, Sequence[Any]]] = {}
+    for tp, records in fetched.items():
+        topics.setdefault(tp.topic, {})[tp] = records
+    turns = [_shared(partitions) for partitions in topics.values()]
+    for chunk in chain.from_iterable(zip_longest(*turns)):
+        if chunk is not None:
+            yield chunk
+
+
+def _shared(partitions: dict[Any, Sequence[Any]]) -> Iterator[tuple[Any, list[Any]]]:
+    starts = dict.fromkeys(partitions, 0)
+    while starts:
+        share = max(1, CHUNK // len(starts))
+        chunk: list[Any] = []
+        for tp, start in list(starts.items()):
+            chunk += partitions[tp][start : start + share]
+            starts[tp] += share
+            if starts[tp] >= len(partitions[tp]):
+                del starts[tp]
+        yield tp, chunk
 
 
 class Feeder:
@@ -49,24 +68,31 @@ class Feeder:
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._pressure: dict[Any, tuple[Callable[[], None], Callable[[], None]]] = {}
+        self._pressure: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {}
 
     def feed(self, tp: Any, records: Sequence[Any]) -> None:
-        """Queue a chunk for the topic's agent; fetching of the partition pauses while the queue is long."""
+        """Queue a chunk for its topic's agent; fetching of the topic pauses while the queue is long."""
         consumer = self._consumer
-        high, drop = self._callbacks(tp)
+        high, drop = self._callbacks(tp.topic)
         message = consumer._to_message(tp, records[-1])
         for channel in consumer.app.topics._tp_index[tp]:
             message.incref()
             event = consumer.app.create_event(None, records, {}, message)
             channel.queue.put_nowait_enhanced(event, on_pressure_high=high, on_pressure_drop=drop)
 
-    def _callbacks(self, tp: Any) -> tuple[Callable[[], None], Callable[[], None]]:
+    def _callbacks(self, topic: str) -> tuple[Callable[[], None], Callable[[], None]]:
         # The queue remembers them by identity.
-        if tp not in self._pressure:
-            consumer = self._consumer
-            self._pressure[tp] = (partial(consumer.on_buffer_full, tp), partial(consumer.on_buffer_drop, tp))
-        return self._pressure[tp]
+        if topic not in self._pressure:
+            self._pressure[topic] = (partial(self._hold, topic), partial(self._let_go, topic))
+        return self._pressure[topic]
+
+    def _hold(self, topic: str) -> None:
+        for tp in [tp for tp in self._consumer._get_active_partitions() if tp.topic == topic]:
+            self._consumer.on_buffer_full(tp)
+
+    def _let_go(self, topic: str) -> None:
+        for tp in [tp for tp in self._consumer._buffered_partitions if tp.topic == topic]:
+            self._consumer.on_buffer_drop(tp)
 
 
 def restore(recovery: Any, apply: Restore, tp: Any, records: Iterable[Any]) -> None:

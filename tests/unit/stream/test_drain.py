@@ -37,6 +37,17 @@ class TestChunks:
         ]  # fmt: skip
         assert [offset for topic, part in turns if topic == QUERIES for offset in part] == list(range(2 * CHUNK + 1))
 
+    def test_partitions_share_a_chunk(self) -> None:
+        """Few records of several partitions are one chunk; of many, each partition gets its part of every chunk."""
+        ((last, together),) = chunks({TP(QUERIES, 0): fetched(2), TP(QUERIES, 1): fetched(1)})
+        assert (last, [record.offset for record in together]) == (TP(QUERIES, 1), [0, 1, 0])
+        half = CHUNK // 2
+        turns = list(chunks({TP(QUERIES, 0): fetched(CHUNK), TP(QUERIES, 1): fetched(half)}))
+        assert [[record.offset for record in part] for _, part in turns] == [
+            [*range(half), *range(half)], list(range(half, CHUNK)),
+        ]  # fmt: skip
+        assert [tp.partition for tp, _ in turns] == [1, 0]
+
     def test_nothing_fetched(self) -> None:
         """An empty fetch has no chunks."""
         assert list(chunks({})) == []
@@ -55,7 +66,6 @@ class Feed:
 
     def __init__(self, maxsize: int) -> None:
         self.queue: Any = ThrowableQueue(maxsize=maxsize, flow_control=FlowControlEvent())
-        self.paused: list[Any] = []
         channel = SimpleNamespace(queue=self.queue)
         self.app = SimpleNamespace(
             topics=SimpleNamespace(_tp_index={TP(QUERIES, 0): [channel]}),
@@ -63,15 +73,21 @@ class Feed:
             consumer_generation_id=1, tables=SimpleNamespace(recovery=None),
         )  # fmt: skip
         self.flow_active, self._buffered_partitions = True, set[Any]()
+        self._active = {TP(QUERIES, 0), TP(QUERIES, 1), TP(FEEDBACK, 0)}
 
     def _to_message(self, tp: Any, record: Any) -> Any:
         return SimpleNamespace(tp=tp, offset=record.offset, references=0, incref=lambda: None)
 
+    def _get_active_partitions(self) -> set[Any]:
+        return self._active
+
     def on_buffer_full(self, tp: Any) -> None:
-        self.paused.append(tp)
+        self._active.discard(tp)
+        self._buffered_partitions.add(tp)
 
     def on_buffer_drop(self, tp: Any) -> None:
-        self.paused.remove(tp)
+        self._buffered_partitions.discard(tp)
+        self._active.add(tp)
 
     async def drain(self, found: Any, active: set[Any]) -> list[int]:
         """What reaches the agent of the queries."""
@@ -89,17 +105,17 @@ class TestFeeding:
         event = feed.queue.get_nowait()
         assert ([record.offset for record in event.value], event.message.offset) == ([0, 1, 2], 2)
 
-    async def test_long_queue_pauses_its_partition_until_it_is_short(self) -> None:
-        """Nothing more of a partition is fetched while its agent is far behind, and again when it has caught up."""
+    async def test_long_queue_pauses_its_topic_until_it_is_short(self) -> None:
+        """Nothing more of a topic is fetched while its agent is far behind, and again when it has caught up."""
         feed = Feed(10)
         feeder = Feeder(feed)
         for _ in range(10):
             feeder.feed(TP(QUERIES, 0), fetched(1))
-        assert feed.paused == [TP(QUERIES, 0)]
+        assert feed._active == {TP(FEEDBACK, 0)}
         while not feed.queue.empty():
             feed.queue.get_nowait()
         feed.queue.maybe_endorse_pressure_drop()
-        assert feed.paused == []
+        assert (len(feed._active), feed._buffered_partitions) == (3, set())
 
     async def test_records_of_sources_reach_the_agent_even_if_read_before(self) -> None:
         """What is fetched again passes: only the position of the source judges it."""
