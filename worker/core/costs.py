@@ -109,7 +109,8 @@ class LogRidge:
         b = np.array([moments.b for moments in sums]).reshape(arms, dimension) + _RIDGE * self._start
         self._system = A + _RIDGE * np.eye(dimension)
         self._inverse: FloatArray | None = None
-        self.theta: FloatArray = np.linalg.solve(self._system, b[:, :, None])[:, :, 0]
+        solved = np.linalg.solve(self._system, b[:, :, None])[:, :, 0]
+        self.theta: FloatArray = solved.astype(np.float64, copy=False)
         self._calls = [moments.n for moments in sums]
         squares = np.array([moments.squares for moments in sums])
         fitted = np.einsum("kd,kd->k", self.theta, b)
