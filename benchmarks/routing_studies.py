@@ -22,6 +22,7 @@ from head_to_head import from_file
 from rich.console import Console
 from rich.table import Table as RichTable
 from studies import Study
+from studies.cold import cold
 from studies.damage import feedback
 from studies.drift import drift
 from studies.evidence import evidence
@@ -52,6 +53,7 @@ STUDIES: dict[str, Study] = {
     "ridge": ridge,
     "strength": strength,
     "feedback": feedback,
+    "cold": cold,
     "evidence": evidence,
     "drift": drift,
     "late": late,
