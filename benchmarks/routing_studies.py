@@ -81,16 +81,20 @@ def regret(run: Run) -> float | None:
 
 
 def less(first: Sequence[Measured], others: Sequence[Measured], splits: Sequence[Split]) -> str:
-    """The mean of paired differences to the first variant; nothing where it had other rounds, or is the same."""
+    """The mean of paired differences to the first variant; nothing where it is the same, or had other rounds or money."""
     paired = [
         replace(b, vs_static_mix=b.vs_static_mix - a.vs_static_mix, static_gain=b.static_gain - a.static_gain)
         for a, b in zip(first, others, strict=True)
-        if np.array_equal(a.rows, b.rows)
+        if np.array_equal(a.rows, b.rows) and np.isclose(_static(a), _static(b))
     ]
     if others is first or len(paired) < len(others):
         return ""
     found = summarise(paired, splits)
     return f"{found.vs_static_mix:+.4f} ± {found.vs_static_mix_se or 0:.4f}"
+
+
+def _static(measured: Measured) -> float:
+    return measured.quality_share - measured.vs_static_mix
 
 
 def show(title: str, material: Material, found: dict[tuple[str, float], list[tuple[Measured, float | None]]]) -> None:
