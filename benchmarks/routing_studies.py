@@ -81,7 +81,7 @@ def regret(run: Run) -> float | None:
 
 
 def less(first: Sequence[Measured], others: Sequence[Measured], splits: Sequence[Split]) -> str:
-    """The mean of paired differences to the first variant; nothing where it is the same, or had other rounds or money."""
+    """Mean paired difference to the first variant; nothing where it is the same, or had other rounds or money."""
     paired = [
         replace(b, vs_static_mix=b.vs_static_mix - a.vs_static_mix, static_gain=b.static_gain - a.static_gain)
         for a, b in zip(first, others, strict=True)
