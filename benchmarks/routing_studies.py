@@ -3,8 +3,9 @@
     python benchmarks/routing_studies.py TABLE.parquet --study features --study drift --splits 3
 
 Each line: quality as a share of the best model's, gain over the best static mix of the same
-rounds in hindsight (± one standard error), the same share and the mean regret a round while
-learning, what of the budget was spent, and what was rejected.
+rounds in hindsight (± one standard error), what is missing to the first variant on the same
+rounds, quality and mean regret a round while learning, what of the budget was spent, and what
+was rejected.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +22,12 @@ from head_to_head import from_file
 from rich.console import Console
 from rich.table import Table as RichTable
 from studies import Study
+from studies.cold import cold
 from studies.damage import feedback
 from studies.drift import drift
 from studies.evidence import evidence
 from studies.paper import alphas, learning, spending
-from studies.parts import features, strength
+from studies.parts import features, ridge, strength
 from studies.stage import Material, Stage
 from studies.users import jumps, late
 from studies.votes import preferences, turned
@@ -37,6 +40,7 @@ from worker.encode.stored import embed
 from worker.errors import UsageError
 from worker.evaluate.experiment import Run
 from worker.evaluate.measure import Measured, measure, summarise
+from worker.evaluate.table import Split
 from worker.settings import Settings
 
 STUDIES: dict[str, Study] = {
@@ -46,8 +50,10 @@ STUDIES: dict[str, Study] = {
     "preferences": preferences,
     "turned": turned,
     "features": features,
+    "ridge": ridge,
     "strength": strength,
     "feedback": feedback,
+    "cold": cold,
     "evidence": evidence,
     "drift": drift,
     "late": late,
@@ -74,17 +80,38 @@ def regret(run: Run) -> float | None:
     return float((run.learning_task.rewards.max(axis=1) - run.learning.rewards).mean())
 
 
+def less(first: Sequence[Measured], others: Sequence[Measured], splits: Sequence[Split]) -> str:
+    """Mean paired difference to the first variant; nothing where it is the same, or had other rounds or money."""
+    paired = [
+        replace(b, vs_static_mix=b.vs_static_mix - a.vs_static_mix, static_gain=b.static_gain - a.static_gain)
+        for a, b in zip(first, others, strict=True)
+        if np.array_equal(a.rows, b.rows) and np.isclose(_static(a), _static(b))
+    ]
+    if others is first or len(paired) < len(others):
+        return ""
+    found = summarise(paired, splits)
+    return f"{found.vs_static_mix:+.4f} ± {found.vs_static_mix_se or 0:.4f}"
+
+
+def _static(measured: Measured) -> float:
+    return measured.quality_share - measured.vs_static_mix
+
+
 def show(title: str, material: Material, found: dict[tuple[str, float], list[tuple[Measured, float | None]]]) -> None:
     """One line a variant and budget."""
     view = RichTable(title=title)
-    for column in ("variant", "budget", "quality", "gain over static", "learning", "regret", "used", "rejected"):
+    gains = ("quality", "gain over static", "to the first", "learning")
+    for column in ("variant", "budget", *gains, "regret", "used", "rejected"):
         view.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
+    first: dict[float, list[Measured]] = {}
     for (name, budget), runs in found.items():
-        line = summarise([measured for measured, _ in runs], material.splits)
+        measures = [measured for measured, _ in runs]
+        line = summarise(measures, material.splits)
         lost = [value for _, value in runs if value is not None]
         view.add_row(
             name, f"{budget:.1%}", f"{line.quality_share:.4f}",
             f"{line.vs_static_mix:+.4f} ± {line.vs_static_mix_se or 0:.4f}",
+            less(first.setdefault(budget, measures), measures, material.splits),
             "" if line.learning_quality_share is None else f"{line.learning_quality_share:.4f}",
             f"{np.mean(lost):.4f}" if lost else "",
             f"{line.budget_used_share:.3f}", f"{line.rejected_share:.3f}",

@@ -10,11 +10,15 @@ import numpy as np
 from studies.stage import Stage
 from worker.core.arms import Arm
 from worker.core.beliefs import Beliefs, LearnedBeliefs
+from worker.core.costs import log_costs
 from worker.core.paper import MeanCosts
 from worker.core.prior import Prior, default_prior
+from worker.core.projection import Projection
 from worker.core.router import RouterOptions
 from worker.core.statistics import ArmStatistics, Moments
 from worker.evaluate.experiment import Run
+from worker.pretrain.features import sample
+from worker.pretrain.table import _calibration
 
 STRENGTHS = (0.03, 0.1, 0.3, 3.0)
 
@@ -36,6 +40,35 @@ def features(stage: Stage) -> Iterator[Run]:
     yield stage.frozen("mean costs in place of contextual ones", means, stage.contexts(full))
     disjoint = stage.router(full, RouterOptions(rewards="disjoint"))
     yield stage.frozen("disjoint arms in place of coupled ones", disjoint, stage.contexts(full))
+
+
+def ridge(stage: Stage) -> Iterator[Run]:
+    """A plain ridge of every model on the embedding, penalty 1, in place of coupled arms with a fitted prior.
+
+    Its costs are a ridge on the same features, as ours are, and the same pacing spends the money.
+    """
+    full = stage.warm()
+    yield stage.frozen("coupled arms, all features", stage.router(full), stage.contexts(full))
+    components = replace(full.projection, clusters=None)
+    size = components.embedding_dimension
+    whole = replace(components, mean=np.zeros(size), components=np.eye(size))
+    for name, projection in (("ridge on 25 components", components), ("ridge on the whole embedding", whole)):
+        prior = _summed(stage, projection)
+        yield stage.frozen(name, stage.router(prior, RouterOptions(rewards="disjoint")), stage.contexts(prior))
+
+
+def _summed(stage: Stage, projection: Projection) -> Prior:
+    """All scores of the train rows in these features; a plain ridge has no hyper-parameters to look for."""
+    table, rows = stage.table, stage.split.train
+    contexts = projection.contexts(stage.material.embeddings, table.prompts, table.tasks)[rows]
+    nothing, costs = Moments.zeros(projection.dimension), table.costs[rows]
+    scored = [ArmStatistics(Moments.of(contexts, r), nothing) for r in table.rewards[rows].T]
+    priced = [Moments.of(contexts, log_costs(c, c.mean())) for c in costs.T]
+    return replace(
+        stage.warm(), projection=projection, contexts=sample(contexts, 0),
+        statistics=dict(zip(table.models, scored, strict=True)), log_costs=dict(zip(table.models, priced, strict=True)),
+        calibration=dict(zip(table.models, _calibration(contexts, costs, priced), strict=True)),
+    )  # fmt: skip
 
 
 def strength(stage: Stage) -> Iterator[Run]:
