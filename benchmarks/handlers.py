@@ -27,6 +27,7 @@ from worker.core.router import Router, RouterOptions
 from worker.kafka.compacted import Record
 from worker.kafka.control import Budgets, Catalog
 from worker.kafka.partitioning import partition_of
+from worker.kafka.topics import TABLES
 from worker.observe import Observers
 from worker.observe.logs import LogObserver
 from worker.observe.prometheus import PrometheusObserver
@@ -37,6 +38,7 @@ from worker.stream.drain import CHUNK
 from worker.stream.route import RouteHandler
 from worker.stream.settle import SettleHandler
 from worker.stream.state import State
+from worker.stream.store import MemoryStore
 from worker.stream.sweep import BrokerClock, Sweeper
 from worker.stream.tables import Tables
 
@@ -50,7 +52,7 @@ class Handlers:
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
         settings, observer = Settings(), Observers(PrometheusObserver(), LogObserver())
-        self._tables = Tables(_faust_app(settings, PARTITIONS), settings, PARTITIONS)
+        self._tables = Tables(_faust_app(settings, PARTITIONS), settings, PARTITIONS, MemoryStore(TABLES))
         state = State(self._tables.load_pending, self._tables.load_spend, self._tables.load_shard)
         self._journal = Journal(state)
         prior = default_prior()
