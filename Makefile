@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Route real prompts through Kafka and two workers, then report (PRESET=paper, ARGS="--queries 600")
 	$(BIN)/pilot demo $(if $(PRESET),--preset $(PRESET)) $(ARGS)
 
-# Three processes keep two cores busy, for the broker's tests mostly wait; they are in front, not where a file has most tests.
+# The broker's tests mostly wait, so three processes share two cores. Files keep their order: those that wait are first.
 test: check ## Lint, types and all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
