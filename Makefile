@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo,bench,dev]'
+	$(BIN)/python -c 'import sentence_transformers'  # compiled now, or a worker's first text would wait for it
 	touch $(STAMP)
 
 demo: setup ## Route real prompts through Kafka and two workers, then report (PRESET=paper, ARGS="--queries 600")
