@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.broker.conftest import MODELS
-from tests.broker.support import NOBODY, Deployment, Row, deployed, unique
+from tests.broker.support import NOBODY, READY_S, Deployment, Row, deployed, unique, until
 
 EPSILON = 0.4
 EQUAL = [
@@ -158,6 +158,7 @@ def test_text_alone_is_encoded(other: Deployment) -> None:
     first, _ = other.client.query(user, text="What is the capital of France?")
     second, sent = other.client.query(user)
 
+    until(lambda: other.client.seen(first), "the first text, which loads the encoder", READY_S)
     other.client.committed(sent)
 
     (one,), (two,) = other.client.seen(first), other.client.seen(second)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -186,24 +185,6 @@ async def test_unequal_partitions(deployment: Settings, start: Start) -> None:
     assert await asyncio.to_thread(worker.wait, REFUSED_S) == 1
 
     assert f"{deployment.topic('feedback')}: 6 partitions, needs 4" in worker.said()
-
-
-async def test_encoder_of_another_dimension(deployment: Settings, start: Start) -> None:
-    """Settings that contradict the prior's encoder end the worker with 2, and the line says what to do."""
-    worker = start(embedding_dim=100)
-    assert await asyncio.to_thread(worker.wait, REFUSED_S) == 2
-    assert "PILOT_EMBEDDING_DIM=100" in worker.said()
-    assert deployment.embedding_dim == 384
-
-
-async def test_taken_port(deployment: Settings, start: Start) -> None:
-    """A worker whose HTTP port is taken ends with 2 and names the setting."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        worker = start(http_port=port)
-        assert await asyncio.to_thread(worker.wait, REFUSED_S) == 2
-    assert f"PILOT_HTTP_PORT={port}" in worker.said()
-    assert deployment.http_port != port
 
 
 def test_stopped_before_the_broker_came(start: Start) -> None:
