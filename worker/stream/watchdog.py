@@ -27,7 +27,8 @@ logger = structlog.get_logger(__name__)
 TICK_S = 0.25
 PROBE_EVERY = 8  # ticks
 STALL_S = 10.0
-_BEHIND_S = (3.0, 5.5)  # when to try healing a partition that is idle behind its end, before giving up on it
+_BEHIND_S = 3.0  # so long a partition may be idle behind its end before what is missing is fetched again
+_TRIES = 2  # so often, counted and not timed: under load a probe can take as long as a stall
 _PAUSE_SHARE = 0.8  # of the session timeout
 _EARLY_S = 5.0  # so long before a stall ends the process, health says it: probes come every few seconds
 OVERDUE_S = 30.0  # a probe's calls give up after a few seconds each; one that hangs this long never returns
@@ -190,7 +191,7 @@ class Watchdog:
         if idle and self._starved(tp):
             self._unmoved[tp] = (mark, now)
             return
-        if position is not None and idle and _BEHIND_S[0] < now - since < _BEHIND_S[1]:
+        if position is not None and idle and now - since > _BEHIND_S and position.seeks < _TRIES:
             await self._healer.heal(position, "idle behind the end")
         elif now - since > self._patience_s(position):
             raise WorkerMustStop(

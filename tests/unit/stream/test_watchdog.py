@@ -160,6 +160,16 @@ class TestStall:
         await post.probe_for(8)
         assert post.consumer.sought >= 1
 
+    async def test_slow_probes_heal_before_they_give_up(self, post: Post) -> None:
+        """Where a probe takes longer than a stall, records are fetched again all the same, twice, then it ends."""
+        post.consumer.offsets = {TP: (0, 9)}
+        await post.probe()
+        for sought in (1, 2):
+            await post.probe(STALL_S + 1)
+            assert post.consumer.sought == sought
+        with pytest.raises(WorkerMustStop, match="stands at 0 of 9"):
+            await post.probe(STALL_S + 1)
+
     async def test_starved_partition_is_no_stall(self, post: Post) -> None:
         """While its agent is at work on records of other partitions, this one must wait its turn."""
         post.consumer.offsets = {TP: (0, 9)}
