@@ -29,7 +29,8 @@ def main() -> int:
             print(seed, *found, sep="\n  ")
         done += _STEP
         print(f"{done} of {options.worlds} worlds, {wrong} wrong, {time.monotonic() - began:.0f} s", file=sys.stderr)
-    print(f"seed {options.seed}: {done} worlds from {options.first} on, {wrong} wrong, {time.monotonic() - began:.0f} s")
+    which = f"seed {options.seed}: {done} worlds from {options.first} on"
+    print(f"{which}, {wrong} wrong, {time.monotonic() - began:.0f} s")
     return 1 if wrong else 0
 
 

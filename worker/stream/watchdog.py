@@ -67,6 +67,7 @@ class Watchdog:
         self._looked_at = 0.0
         self._unmoved: dict[Any, tuple[tuple[Any, int], float]] = {}
         self._applied: deque[tuple[float, dict[SourcePosition, int]]] = deque()
+        self._behind: dict[SourcePosition, int] = {}
 
     def check_pause(self) -> None:
         """Leave if the process or its loop stood still so long that it may have lost its partitions.
@@ -132,8 +133,7 @@ class Watchdog:
 
     async def _probe_when_recovered(self, positions: list[SourcePosition]) -> None:
         if not self._recovered():
-            self._unmoved.clear()
-            self._applied.clear()
+            self._forget()
             return
         self._asked_at = time.monotonic()
         try:
@@ -143,9 +143,13 @@ class Watchdog:
             # An outage is no stall: the client reconnects by itself, and time starts anew.
             logger.warning("the broker did not answer the watchdog", error=type(error).__name__)
             self._unanswered_since = self._unanswered_since or time.monotonic()
-            self._unmoved.clear()
-            self._applied.clear()
+            self._forget()
         self._asked_at = None
+
+    def _forget(self) -> None:
+        self._unmoved.clear()
+        self._applied.clear()
+        self._behind.clear()
 
     async def _probe(self, positions: list[SourcePosition]) -> None:
         consumer = self._consumer()
@@ -156,15 +160,26 @@ class Watchdog:
         self._report(offsets, consumer.last_commit)
         for tp in self._unmoved.keys() - offsets.keys():
             del self._unmoved[tp]  # no longer ours: its silence is none of our business
+        self._check_crawl(offsets, reached)
         by_partition = {position.tp: position for position in positions}
         for tp, (committed, end) in offsets.items():
-            position = by_partition.get(tp)
-            if position is not None and position.live and committed < reached.get(position, 0):
-                raise WorkerMustStop(
-                    ExitCode.STALLED,
-                    f"commits crawl: {tp} stands at {committed}, applied to {reached[position]} long ago",
-                )
-            await self._check_movement(tp, committed, end, position, thread.generation)
+            await self._check_movement(tp, committed, end, by_partition.get(tp), thread.generation)
+
+    def _check_crawl(self, offsets: dict[Any, tuple[int, int]], reached: dict[SourcePosition, int]) -> None:
+        """Twice in a row: a coordinator that has just moved may name an old commit until its high watermark follows."""
+        behind = {
+            position: offsets[position.tp][0]
+            for position, applied in reached.items()
+            if position.live and position.tp in offsets and offsets[position.tp][0] < applied
+        }
+        crawling = behind.keys() & self._behind.keys()
+        if crawling:
+            position = crawling.pop()
+            raise WorkerMustStop(
+                ExitCode.STALLED,
+                f"commits crawl: {position.tp} stands at {behind[position]}, applied to {reached[position]} long ago",
+            )
+        self._behind = behind
 
     def _reached_before(self, positions: list[SourcePosition]) -> dict[SourcePosition, int]:
         """How far each partition was applied a stall's length ago."""

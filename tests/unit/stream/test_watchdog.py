@@ -263,7 +263,18 @@ class TestCrawl:
         with pytest.raises(WorkerMustStop, match="commits crawl") as caught:
             await self.crawl(post, 100)
         assert caught.value.code is ExitCode.STALLED
-        assert post.clock.now < 1_000 + STALL_S + 6
+        assert post.clock.now < 1_000 + STALL_S + 8
+
+    async def test_one_old_answer_is_no_crawl(self, post: Post) -> None:
+        """A coordinator that has just moved names an old commit once; the next answer is right again."""
+        post.consumer.found[0].done = 27
+        for committed in [28] * 8 + [0, 28] * 3:
+            post.consumer.offsets = {TP: (committed, 28)}
+            await post.probe()
+        post.consumer.offsets = {TP: (0, 28)}
+        await post.probe()
+        with pytest.raises(WorkerMustStop, match="stands at 0, applied to 28"):
+            await post.probe()
 
     async def test_commit_that_follows_what_was_applied_is_well(self, post: Post) -> None:
         """Commits a few seconds behind the applied events are the rule."""
