@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UPSTREAM_PIP := $(BIN)/python -m pip --python .venv-upstream/bin/python
 QUIX := .venv-quix/bin/python
+INSTALLED := --quiet --constraint constraints.txt --editable '.[demo,bench,dev]'
 
 # The numeric libraries gain nothing from more threads here, and two workers would fight for them.
 export OMP_NUM_THREADS ?= 1
@@ -23,7 +24,11 @@ setup: $(STAMP) ## Install everything into .venv; quick when nothing changed
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo,bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	@# A quarter of pip's time, from pip's index; where uv cannot (it does not know all of pip's settings), pip can.
+	index=$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2> /dev/null)}; \
+	  $(BIN)/uv pip install --python $(BIN)/python --system-certs $${index:+--default-index "$$index"} $(INSTALLED) \
+	  || $(BIN)/python -m pip install --no-compile $(INSTALLED)
 	@# Compiled now, or a worker's first text would wait for it. Kafka comes meanwhile; where it cannot, its start says why.
 	$(BIN)/python -c 'from worker.kafka import distribution; distribution.jars()' 2> /dev/null & \
 	  $(BIN)/python -c 'import sentence_transformers'; wait
