@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.broker.support import Deployment, deployed
 from worker.kafka import local, topics
+from worker.kafka.distribution import exclusive
 from worker.settings import Settings
 
 HERE = Path(__file__).parent
@@ -29,12 +31,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap address of a broker that lives as long as the session."""
-    data_dir = tmp_path_factory.mktemp("kafka")
+    """Bootstrap address of a broker that lives as long as the session; its processes share one, the last stops it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    data_dir, users = shared / "kafka", shared / "kafka-users"
+    users.mkdir(exist_ok=True)
+    mine = users / str(os.getpid())
+    with exclusive(shared / "kafka-lock"):
+        mine.touch()
+        address = local.start(0, data_dir)
     try:
-        yield local.start(0, data_dir)
+        yield address
     finally:
-        local.stop(data_dir)
+        with exclusive(shared / "kafka-lock"):
+            mine.unlink()
+            if not any(users.iterdir()):
+                local.stop(data_dir)
 
 
 @pytest.fixture
