@@ -37,9 +37,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Route real prompts through Kafka and two workers, then report (PRESET=paper, ARGS="--queries 600")
 	$(BIN)/pilot demo $(if $(PRESET),--preset $(PRESET)) $(ARGS)
 
-# The broker's tests mostly wait, so three processes share two cores. Files keep their order: those that wait are first.
+# The broker's tests mostly wait, so four processes share two cores. Files keep their order: those that wait are first.
 test: check ## Lint, types and all tests; those of the broker start a local Kafka (ARGS="-m 'not broker'")
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-ops: setup ## Tests before Chromium, promtool, kubectl and a broker with TLS, which must be installed
 	@for tool in promtool kubectl chromium openssl; do \

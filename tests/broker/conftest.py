@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,22 +33,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap address of a broker that lives as long as the session; its processes share one, the last stops it."""
+    """Bootstrap address of a broker that all processes of a session share; the last to leave stops it."""
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    data_dir, users = shared / "kafka", shared / "kafka-users"
+    data_dir, users, lock = shared / "kafka", shared / "kafka-users", shared / "kafka-lock"
     users.mkdir(exist_ok=True)
     mine = users / str(os.getpid())
-    with exclusive(shared / "kafka-lock"):
+    with exclusive(lock):
+        address = _start(data_dir)
         mine.touch()
-        address = local.start(0, data_dir)
     try:
         yield address
     finally:
-        with exclusive(shared / "kafka-lock"):
+        with exclusive(lock):
             mine.unlink()
             if not any(users.iterdir()):
                 local.stop(data_dir)
+
+
+def _start(data_dir: Path) -> str:
+    """By the command, so that the broker is no child of the process that happens to be first."""
+    command = [sys.executable, "-m", "worker.cli", "kafka", "start", "--port", "0", "--data-dir", str(data_dir)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture
