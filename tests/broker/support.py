@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -225,9 +225,10 @@ class Client:
 
     async def _stop(self) -> None:
         self._reading.cancel()
-        clients = (self._reader, self._offsets, self._producer)
-        # aiokafka lets the cancellation of a task of its own out now and then: that is no finding about the worker.
-        await asyncio.gather(self._reading, *(client.stop() for client in clients), return_exceptions=True)
+        await asyncio.gather(self._reading, return_exceptions=True)
+        for client in (self._reader, self._offsets, self._producer):
+            with suppress(asyncio.CancelledError):  # aiokafka lets that of a task of its own out now and then
+                await client.stop()
 
     async def _read(self) -> None:
         async for record in self._reader:
