@@ -30,6 +30,7 @@ controller.quorum.voters={voters}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={logs}
 auto.create.topics.enable=false
+metadata.max.idle.interval.ms=0
 message.max.bytes=16777216
 default.replication.factor={copies}
 min.insync.replicas={in_sync}

@@ -43,6 +43,7 @@ controller.quorum.voters=1@{host}:{controller}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={logs}
 auto.create.topics.enable=false
+metadata.max.idle.interval.ms=0
 message.max.bytes={message_max_bytes}
 num.partitions=4
 default.replication.factor=1
