@@ -297,6 +297,28 @@ def test_lag(calm: Result) -> None:
     _noticed(evidence, "committed")
 
 
+def test_calm(calm: Result) -> None:
+    """Without any fault two workers leave exactly what the sources demand, and end with exit code 0."""
+    assert calm.violations == []
+    assert calm.notes == []
+    assert set(calm.exits) == {0}
+
+
+def test_client_shows_everything(calm: Result) -> None:
+    """The client sends every kind of record that the oracle judges, so that an exact run says something."""
+    kinds = {
+        "new", "repeated", "early", "at once", "after the decision", "crowd", "never asked", "bad queries",
+        "bad feedback", "in a transaction", "aborted",
+    }  # fmt: skip
+    assert {kind for kind, count in calm.sent.items() if count} == kinds
+    assert any(b'"text"' in (query.value or b"") for query in calm.evidence.queries)
+    codes = {dict(letter.headers)["pilot.error.code"].decode() for letter in calm.evidence.letters}
+    assert codes == {
+        "invalid_json", "invalid_event", "invalid_key", "wrong_partition", "invalid_embedding", "unknown_query",
+        "unknown_model", "not_routed",
+    }  # fmt: skip
+
+
 def test_untouched(calm: Result) -> None:
     """What the tests above noticed was their own doing: without it there is nothing to notice."""
     assert violations(calm.evidence.copy()) == []
