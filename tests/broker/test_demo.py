@@ -79,7 +79,7 @@ async def test_misplaced_record_lies_on_another_partition_than_its_key_says(depl
 def test_demo_ends_with_a_report_and_leaves_nothing_behind(broker: str, tmp_path: Path) -> None:
     """All queries are answered, all books agree (else exit 1), the report is there, topics and processes are gone."""
     done = subprocess.run(
-        _demo(tmp_path, "--queries", "60", "--users", "4", "--bootstrap", broker),
+        _demo(tmp_path, "--queries", "60", "--users", "4", "--prior-rows", "150", "--bootstrap", broker),
         capture_output=True,
         text=True,
         check=False,

@@ -15,6 +15,7 @@ LOG_WIDTH = 160  # a line of a log is not cut at 80
 @click.command()
 @click.option("--queries", default=1600, show_default=True, type=click.IntRange(1), help="How many prompts to route.")
 @click.option("--users", default=20, show_default=True, type=click.IntRange(1), help="How many users ask them.")
+@click.option("--prior-rows", type=click.IntRange(1), help="Build the prior from so many prompts only.  [all 1785]")
 @click.option("--policy", type=click.Choice(["pacing", "zcl", "floor", "unlimited"]), help="Budget policy.")
 @click.option("--preset", type=click.Choice(["default", "paper"]), help="paper: PILOT as published.")
 @click.option("--bootstrap", metavar="HOST:PORT", help="Use this broker instead of starting a local one.")
@@ -24,6 +25,7 @@ def demo(
     *,
     queries: int,
     users: int,
+    prior_rows: int | None,
     policy: str | None,
     preset: str | None,
     bootstrap: str | None,
@@ -38,7 +40,7 @@ def demo(
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, LOG_WIDTH)
-    run.run(run.Options(queries, users, policy, preset, bootstrap, keep, _folder(out)), console)
+    run.run(run.Options(queries, users, prior_rows, policy, preset, bootstrap, keep, _folder(out)), console)
 
 
 def _folder(out: Path | None) -> Path:

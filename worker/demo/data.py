@@ -35,6 +35,11 @@ class Scores:
     rewards: FloatArray
     costs: FloatArray
 
+    def thinned(self, count: int) -> Scores:
+        """At most `count` rows, evenly spread: neighbours are of one kind."""
+        rows = np.linspace(0, len(self.prompts) - 1, min(count, len(self.prompts))).round().astype(int)
+        return Scores(tuple(self.prompts[row] for row in rows), self.rewards[rows], self.costs[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
@@ -71,8 +76,8 @@ class Dataset:
         return tuple(model.name for model in self.models)
 
 
-def load() -> Dataset:
-    """Read prompts, scores and prices from the installed package.
+def load(prior_rows: int | None = None) -> Dataset:
+    """Read prompts, scores and prices from the installed package; None: every row for the prior.
 
     Raises:
         UsageError: the extra `demo` is not installed, or its files are damaged.
@@ -83,7 +88,7 @@ def load() -> Dataset:
     prior = _read_scores(folder / "data" / "examples" / "val.jsonl", names)
     stream = _read_scores(folder / "data" / "examples" / "test_holdout.jsonl", names)
     models = tuple(_listed(name, prices[name], prior, column) for column, name in enumerate(names))
-    return Dataset(models, prior, stream)
+    return Dataset(models, prior if prior_rows is None else prior.thinned(prior_rows), stream)
 
 
 def write_table(path: Path, scores: Scores, names: tuple[str, ...]) -> None:

@@ -35,10 +35,11 @@ INTO_WINDOW_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asked for; `bootstrap` None: a local broker of the demo's own."""
+    """What the command line asked for; None: all prior rows, a local broker of the demo's own."""
 
     queries: int
     users: int
+    prior_rows: int | None
     policy: str | None
     preset: str | None
     bootstrap: str | None
@@ -67,7 +68,7 @@ def run(options: Options, console: Console) -> None:
 class _Demo:
     def __init__(self, options: Options, console: Console) -> None:
         self._options, self._console = options, console
-        self._dataset = data.load()
+        self._dataset = data.load(options.prior_rows)
         budgets = plan.PAPER_BUDGETS if options.preset == prepare.PAPER else 1.0
         self._plan = plan.draw(self._dataset, options.queries, options.users, budgets)
         self._tally = Tally(self._dataset)

@@ -34,6 +34,17 @@ def test_no_streamed_prompt_is_in_the_prior(shipped: Dataset) -> None:
     assert not set(shipped.prior.prompts) & set(shipped.stream.prompts)
 
 
+def test_fewer_prior_rows_are_of_every_kind(shipped: Dataset) -> None:
+    """They are rows of the whole in their order, from the first to the last; more than there are is all."""
+    few = shipped.prior.thinned(300)
+    rows = [shipped.prior.prompts.index(prompt) for prompt in few.prompts]
+    assert (rows[0], rows[-1], len(set(rows))) == (0, 1784, 300)
+    assert max(np.diff(rows)) == 6
+    assert few.rewards.tolist() == shipped.prior.rewards[rows].tolist()
+    assert few.costs.tolist() == shipped.prior.costs[rows].tolist()
+    assert shipped.prior.thinned(5000).prompts == shipped.prior.prompts
+
+
 def test_list_prices_explain_the_recorded_charges(shipped: Dataset) -> None:
     """At list price the expected tokens cost what the calls were charged on average, within 1 %."""
     tokens = float(np.mean([len(prompt.encode()) for prompt in shipped.prior.prompts])) / 4
