@@ -59,12 +59,12 @@ def cycles_per_s(system: System, stream: Stream) -> float:
 
 def batch_cycles_per_s(system: PilotBatches, stream: Stream) -> float:
     """The same in batches of `BATCH`."""
-    contexts, outcomes = list(stream.contexts), system.outcomes(stream)
-    starts = range(0, len(contexts) - BATCH + 1, BATCH)
+    requests, outcomes = system.requests(stream), system.outcomes(stream)
+    starts = range(0, len(requests) - BATCH + 1, BATCH)
     began = time.thread_time()
     for start in starts:
         part = slice(start, start + BATCH)
-        system.cycle(contexts[part], outcomes[part])
+        system.cycle(requests[part], outcomes[part])
     return len(starts) * BATCH / (time.thread_time() - began)
 
 

@@ -18,7 +18,7 @@ from worker.core.verdict import Account, FloatArray, Request, Verdict
 from worker.money import to_nanos, to_usd
 
 CALL_TOKENS = 1_000.0  # of a mean call: makes a price a token of a table's mean cost
-SOLVE_EVERY = 200  # queries
+SOLVE_EVERY = 1_000  # queries
 
 
 class PilotRouter:
@@ -78,8 +78,8 @@ class PilotBatches:
     """The same in micro-batches, as the worker learns: tokens at list prices, sums that are solved now and then.
 
     `Batch` weighs, each query sees the budget as its predecessors left it, and a batch's calls settle when all
-    are decided. The worker solves at most once a second when it has a thousand rewards; here it is done every
-    `SOLVE_EVERY` queries.
+    are decided. The worker solves once a second when it has a thousand rewards; here it is done every
+    `SOLVE_EVERY` queries, which is far more often at these rates.
     """
 
     def __init__(self, known: Stream, limit_usd: float, queries: int) -> None:
@@ -98,12 +98,14 @@ class PilotBatches:
         tokens = self._tokens(stream.costs).tolist()
         return list(map(Outcomes, stream.rewards.tolist(), stream.costs.tolist(), tokens))
 
-    def cycle(self, contexts: list[FloatArray], outcomes: list[Outcomes]) -> list[Verdict]:
+    def requests(self, stream: Stream) -> list[Request]:
+        """What is asked: the stream's queries as the router takes them."""
+        return [Request(str(number), x, None, 400, user_id="user") for number, x in enumerate(stream.contexts)]
+
+    def cycle(self, requests: list[Request], outcomes: list[Outcomes]) -> list[Verdict]:
         """Decide on n queries, then settle and learn what their arms brought."""
-        first = self._queries
-        requests = [Request(str(first + n), x, None, 400, user_id="user") for n, x in enumerate(contexts)]
-        verdicts = self._decide(Batch(self._router, requests), len(contexts))
-        self._learn(verdicts, contexts, outcomes)
+        verdicts = self._decide(Batch(self._router, requests), len(requests))
+        self._learn(verdicts, requests, outcomes)
         return verdicts
 
     def _decide(self, batch: Batch, count: int) -> list[Verdict]:
@@ -121,14 +123,14 @@ class PilotBatches:
     def _tokens(self, costs: FloatArray) -> NDArray[np.int64]:
         return np.maximum(np.rint(costs / self._price), 1.0).astype(np.int64)
 
-    def _learn(self, verdicts: list[Verdict], contexts: list[FloatArray], outcomes: list[Outcomes]) -> None:
-        for verdict, x, (rewards, costs, tokens) in zip(verdicts, contexts, outcomes, strict=True):
+    def _learn(self, verdicts: list[Verdict], requests: list[Request], outcomes: list[Outcomes]) -> None:
+        for verdict, request, (rewards, costs, tokens) in zip(verdicts, requests, outcomes, strict=True):
             if verdict.model is None:
                 continue
             arm = self._number[verdict.model]
             paid = to_nanos(costs[arm])
             self._settled += paid
-            lesson = Lesson(x, rewards[arm], tokens[arm], None, paid, verdict.predicted_cost_nanos)
+            lesson = Lesson(request.context, rewards[arm], tokens[arm], None, paid, verdict.predicted_cost_nanos)
             learn(self._sums[verdict.model], lesson)
         if self._queries - self._solved >= SOLVE_EVERY:
             self._router.refresh(self._sums)
