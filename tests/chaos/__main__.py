@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from tests.chaos.faults import DRAWN, KINDS, OUTAGE_S, draw
-from tests.chaos.run import Plan, Result, run
+from tests.chaos.run import Plan, Recovery, Result, run
 from tests.chaos.supervisor import LocalBroker
 
 
@@ -69,21 +69,25 @@ def _report(result: Result) -> None:
         f"exits {dict(result.exits)}, {result.seconds:.0f} s",
         flush=True,
     )
-    for blow, seconds in zip(result.blows, result.recovered_s, strict=True):
-        shown = "-" if seconds is None else f"{seconds:.1f} s"
-        print(f"  {blow.kind:15} {blow.whom:9} went on after {shown}", flush=True)
+    for blow, recovery in zip(result.blows, result.recovered, strict=True):
+        print(f"  {blow.kind:15} {blow.whom:9} went on after {recovery or '-'}", flush=True)
     for line in (*result.violations[:20], *result.notes):
         print(f"  ! {line}", flush=True)
 
 
 def _summarise(results: list[Result]) -> int:
-    recovered: dict[str, list[float]] = defaultdict(list)
+    recovered: dict[str, list[Recovery]] = defaultdict(list)
     for result in results:
-        for blow, seconds in zip(result.blows, result.recovered_s, strict=True):
-            recovered[blow.kind] += [] if seconds is None else [seconds]
-    print(f"\n{'fault':15} {'times':>5} {'median s':>9} {'worst s':>8}")
+        for blow, recovery in zip(result.blows, result.recovered, strict=True):
+            recovered[blow.kind] += [] if recovery is None else [recovery]
+    print(f"\n{'':15} {'':5} {'in all, s':>17} {'with a broker, s':>19}")
+    print(f"{'fault':15} {'times':>5} {'median':>8} {'worst':>8} {'median':>10} {'worst':>8}")
     for kind, times in sorted(recovered.items()):
-        print(f"{kind:15} {len(times):5} {statistics.median(times):9.1f} {max(times):8.1f}")
+        whole, own = [each.seconds for each in times], [each.own for each in times]
+        print(
+            f"{kind:15} {len(times):5} {statistics.median(whole):8.1f} {max(whole):8.1f} "
+            f"{statistics.median(own):10.1f} {max(own):8.1f}"
+        )
     wrong = [result.plan.seed for result in results if result.violations]
     records = sum(len(result.evidence.queries) + len(result.evidence.feedback) for result in results)
     faults = sum(len(result.blows) for result in results)

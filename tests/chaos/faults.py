@@ -46,11 +46,12 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """One fault that happened: what, to whom, when (seconds since the epoch)."""
+    """One fault that happened: what, to whom, when, and when a broker that it took was back (s since the epoch)."""
 
     kind: str
     whom: str
     at: float
+    broker_back: float | None = None
 
 
 async def _kill(fleet: Fleet) -> Blow:
@@ -146,11 +147,11 @@ async def _leave(fleet: Fleet) -> Blow:
 
 
 async def _away(fleet: Fleet, kind: str, down_s: tuple[float, float]) -> Blow:
-    blow = Blow(kind, "broker", time.time())
+    began = time.time()
     fleet.broker.kill()
     await asyncio.sleep(fleet.rng.uniform(*down_s))
     await asyncio.to_thread(fleet.broker.restart)
-    return blow
+    return Blow(kind, "broker", began, time.time())
 
 
 async def _broker(fleet: Fleet) -> Blow:

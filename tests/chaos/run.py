@@ -7,8 +7,10 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 from aiokafka.errors import KafkaError
@@ -48,15 +50,31 @@ class Plan:
     outage_s: tuple[float, float] = OUTAGE_S
 
 
+class Recovery(NamedTuple):
+    """Seconds until routing went on, and how many of them there was no broker: nobody can route then."""
+
+    seconds: float
+    without_broker: float
+
+    @property
+    def own(self) -> float:
+        """Seconds that the workers took."""
+        return self.seconds - self.without_broker
+
+    def __str__(self) -> str:
+        gone = f", {self.without_broker:.1f} s of them without a broker" if self.without_broker else ""
+        return f"{self.seconds:.1f} s{gone}"
+
+
 @dataclass(slots=True)
 class Result:
-    """A finished run. `recovered_s` has one number a blow: until every partition went on."""
+    """A finished run. `recovered` has one entry a blow: until every partition went on."""
 
     plan: Plan
     evidence: Evidence
     violations: list[str]
     blows: list[Blow]
-    recovered_s: list[float | None]
+    recovered: list[Recovery | None]
     exits: Counter[int]
     sent: Counter[str]
     notes: list[str] = field(default_factory=list)
@@ -89,7 +107,7 @@ async def run(plan: Plan, broker: LocalBroker, folder: Path) -> Result:
         exits = await _stop(fleet)
     evidence = await collect(settings, PARTITIONS)
     found = [*violations(evidence), *_suspects(exits, plan)]
-    recovered = [recovery(evidence, blow) for blow in blows]
+    recovered = [recovery(evidence, blow, blows) for blow in blows]
     seconds = time.monotonic() - began
     return Result(plan, evidence, found, blows, recovered, exits, client.sent, fleet.notes, seconds)
 
@@ -154,8 +172,11 @@ def _suspects(exits: Counter[int], plan: Plan) -> list[str]:
     return [f"{exits[code]} workers ended with exit code {code}" for code in sorted(suspect & exits.keys())]
 
 
-def recovery(evidence: Evidence, blow: Blow) -> float | None:
-    """Seconds until the slowest partition decided a query that was asked after the blow; None: none was asked."""
+def recovery(evidence: Evidence, blow: Blow, blows: Sequence[Blow]) -> Recovery | None:
+    """Until the slowest partition decided a query that was asked after the blow; None: none was asked.
+
+    Another blow may have taken the broker meanwhile.
+    """
     at = blow.at * 1000
     asked: dict[int, int] = {}
     for record in evidence.queries:
@@ -167,4 +188,9 @@ def recovery(evidence: Evidence, blow: Blow) -> float | None:
         if record.partition in asked and source["offset"] >= asked[record.partition]:
             wait = (record.timestamp - at) / 1000
             waits[record.partition] = min(waits.get(record.partition, wait), wait)
-    return max(waits.values(), default=None)
+    if not waits:
+        return None
+    seconds = max(waits.values())
+    gone = [(each.at, each.broker_back) for each in blows if each.broker_back is not None]
+    end = blow.at + seconds
+    return Recovery(seconds, sum(max(min(back, end) - max(left, blow.at), 0.0) for left, back in gone))

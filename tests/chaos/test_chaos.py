@@ -35,7 +35,7 @@ def test_exact(plan: Plan, killable: LocalBroker, tmp_path: Path) -> None:
     result = asyncio.run(run(plan, killable, tmp_path))
     assert result.violations == []
     assert result.notes == []
-    assert None not in result.recovered_s
+    assert None not in result.recovered
 
 
 def test_every_kind_is_tried() -> None:

@@ -41,7 +41,7 @@ def test_full_disk_of_the_broker(disk: Path, tmp_path: Path) -> None:
         broker.stop()
     assert result.violations == []
     assert result.notes == []
-    assert None not in result.recovered_s
+    assert None not in result.recovered
 
 
 @pytest.fixture
