@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.chaos.evidence import Evidence
+from tests.chaos.faults import Blow
 from tests.chaos.oracle import violations
-from tests.chaos.run import Result
+from tests.chaos.run import Result, recovery
 from worker import codecs
 from worker.core.fence import Event, Source
 from worker.core.ledger import Spend
@@ -322,6 +323,21 @@ def test_client_shows_everything(calm: Result) -> None:
 def test_untouched(calm: Result) -> None:
     """What the tests above noticed was their own doing: without it there is nothing to notice."""
     assert violations(calm.evidence.copy()) == []
+
+
+def test_time_without_a_broker_is_told_apart(calm: Result) -> None:
+    """Of the time until routing went on, what other faults took the broker for counts as not the workers' own."""
+    asked = sorted(record.timestamp for record in calm.evidence.queries)[len(calm.evidence.queries) // 2] / 1000
+    blow = Blow("kill", "worker-1", asked - 5.0)
+    alone = recovery(calm.evidence, blow, [blow])
+    assert alone is not None
+    assert (alone.without_broker, alone.own) == (0.0, alone.seconds)
+    end = blow.at + alone.seconds
+    gone = [Blow("outage", "broker", blow.at - 1.0, blow.at + 0.001), Blow("outage", "broker", end - 0.002, end + 9.0)]
+    found = recovery(calm.evidence, blow, [blow, *gone])
+    assert found is not None
+    assert found.seconds == alone.seconds
+    assert found.without_broker == pytest.approx(0.003, abs=1e-5)
 
 
 def _reheader(log: Log, name: str, value: bytes) -> None:
