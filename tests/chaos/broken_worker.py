@@ -79,6 +79,19 @@ def no_fetch() -> None:
     ConsumerThread.getmany = starving
 
 
+def unreadable() -> None:
+    """The client cannot read what the broker sends."""
+    getmany = ConsumerThread.getmany
+
+    async def failing(thread: Any, active: Any, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's
+        found = await getmany(thread, active, timeout)
+        if any(tp.topic.endswith("queries") for tp in found):
+            raise ValueError("no record batch")
+        return found
+
+    ConsumerThread.getmany = failing
+
+
 def no_commit() -> None:
     """Commits do not happen and raise nothing."""
 
@@ -145,7 +158,7 @@ def unfenced() -> None:
 
 FAULTS = {
     fault.__name__: fault
-    for fault in (hole, deaf, lossy, no_fetch, no_commit, crawl, no_delivery, pause, half, unfenced)
+    for fault in (hole, deaf, lossy, no_fetch, unreadable, no_commit, crawl, no_delivery, pause, half, unfenced)
 }
 
 

@@ -43,6 +43,7 @@ ENDS = {
     "hole": End(70, "queries/0 after offset 19 (hole) and do not come back"),
     "deaf": End(71, "worker must stop", or_code=70),
     "no_fetch": End(71, "stands at 20 of 100"),
+    "unreadable": End(71, "records cannot be read: ValueError('no record batch')"),
     "no_commit": End(71, "stands at 0"),
     "no_delivery": End(71, "stands at 0 of 100"),
     "crawl": End(71, "commits crawl"),

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING
 from worker.kafka import compacted, connect, deadletters
 from worker.kafka.deadletters import DeadLetter, Selection
 from worker.kafka.partitioning import partition_of
-from worker.kafka.topics import DEAD_LETTER_MAX_BYTES, REPLAYED
+from worker.kafka.topics import REPLAYED
 from worker.settings import Settings
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
 _SOURCES = ("queries", "feedback")
-# A transaction must end within its timeout, and memory holds one chunk of records of up to 5 MiB.
+# A transaction must end within its timeout, and memory holds one chunk of records of mostly less than 5 MiB.
 _CHUNK = 20
+_LARGEST_VALUE = 2**30  # bytes before compression; only what is sent must fit the topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ async def replay(settings: Settings, selection: Selection, *, dry_run: bool = Fa
     async with connect.producer(
         settings,
         transactional_id=f"{settings.application_id}-dead-letters-replay",
-        max_request_size=2 * DEAD_LETTER_MAX_BYTES,
+        max_request_size=_LARGEST_VALUE,
+        compression_type="zstd",  # what came compressed may not fit otherwise
     ) as client:
         # Only now, with any older replay fenced off, are the markers complete.
         found = await _pending(settings, selection)

@@ -22,7 +22,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.utils.futures import notify
 
-from worker.stream import contiguity
+from worker.errors import ExitCode, WorkerMustStop
+from worker.stream import contiguity, exits
 from worker.stream.contiguity import SourcePosition
 from worker.stream.drain import Feeder, Restore, chunks, restore
 
@@ -200,12 +201,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc] # Faust is untyped here
                 if self.should_stop:
                     break
                 await self._drain(feeder, fetched or {}, active)
-        except self.consumer_stopped_errors:
-            if not self.app.should_stop:
-                raise
         except asyncio.CancelledError:
             if not self.app.should_stop:
                 raise
+        except Exception as error:  # noqa: BLE001 - Faust lets its fetcher crash alone, and the worker lives on deaf
+            if not self.app.should_stop:
+                exits.end("fetcher", WorkerMustStop(ExitCode.STALLED, f"records cannot be read: {error!r}"))
 
     def holds_back(self, tp: Any) -> bool:
         """Whether a partition is not fetched because its agent's queue is long."""

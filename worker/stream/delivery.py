@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch
 
 from worker.errors import ExitCode, WorkerMustStop
+from worker.kafka.topics import SOURCE_MAX_BYTES
 from worker.stream.batch import Headers
 
 _NO_TIMESTAMP = -1  # a record without a date, as the protocol has it
@@ -64,9 +67,11 @@ class KafkaDelivery:
         now = self._now_ms() or _NO_TIMESTAMP
         builder, count = self._producer.create_batch(), 0
         for record in records:
-            if not _append(builder, record, now):
-                sent.append(await self._queue(builder, topic, partition, count, now))
-                builder, count = self._producer.create_batch(), 0
+            huge = _size(record) > SOURCE_MAX_BYTES
+            if huge or not _append(builder, record, now):
+                if count:
+                    sent.append(await self._queue(builder, topic, partition, count, now))
+                builder, count = _compressed() if huge else self._producer.create_batch(), 0
                 _append(builder, record, now)  # the first record of a batch always fits
             count += 1
         if count:
@@ -85,6 +90,15 @@ def undeliverable(error: Exception) -> WorkerMustStop:
     if isinstance(error, ProducerFenced):
         return WorkerMustStop(ExitCode.LEASE_LOST, "another worker has taken over: a late write was refused")
     return WorkerMustStop(ExitCode.SEND_FAILED, f"a send failed for good: {error!r}")
+
+
+def _size(record: Outgoing) -> int:
+    return len(record.value or b"") + sum(len(value or b"") for _, value in record.headers)
+
+
+def _compressed() -> BatchBuilder:
+    """A batch for one record larger than what sources take: it came compressed, and only so does it fit again."""
+    return BatchBuilder(0, DefaultRecordBatch.CODEC_ZSTD)
 
 
 def _append(builder: Any, record: Outgoing, now: int) -> bool:

@@ -8,7 +8,6 @@ preparations one by one, so they share micro-batches.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -79,8 +78,6 @@ class Intake(Generic[T]):
             self._inside = True
             await self._take(Chunk(event))
             self._inside = False
-            for _ in range(int(os.environ.get("YIELDS", "0"))):
-                await asyncio.sleep(0)
 
     async def run_prepared(self) -> None:
         """Apply the events whose preparation takes time, in order."""

@@ -32,6 +32,7 @@ _TRIES = 2  # so often, counted and not timed: under load a probe can take as lo
 _PAUSE_SHARE = 0.8  # of the session timeout
 _EARLY_S = 5.0  # so long before a stall ends the process, health says it: probes come every few seconds
 OVERDUE_S = 30.0  # a probe's calls give up after a few seconds each; one that hangs this long never returns
+_DEAF_S = 2 * OVERDUE_S  # health has said it for half of this time
 
 
 class Watchdog:
@@ -80,6 +81,16 @@ class Watchdog:
             paused = now - self._last_tick
             raise WorkerMustStop(ExitCode.LEASE_LOST, f"the process stood still for {paused:.1f} s")
 
+    def check_probe(self) -> None:
+        """Leave if a probe never returns: the consumer thread is dead, and nothing else would notice.
+
+        Raises:
+            WorkerMustStop: exit 71.
+        """
+        asked = self._asked_at
+        if asked is not None and time.monotonic() - asked > _DEAF_S:
+            raise WorkerMustStop(ExitCode.STALLED, f"the consumer thread has not answered for {_DEAF_S:.0f} s")
+
     def complaints(self) -> list[str]:
         """Why the worker is not live: its loop stands still, or commits do while there is input. Any thread."""
         now = time.monotonic()
@@ -101,15 +112,16 @@ class Watchdog:
         return [] if since is None else [f"the broker has not answered for {time.monotonic() - since:.0f} s"]
 
     async def run_pulse(self) -> None:
-        """Watch for pauses, from before the first event on.
+        """Watch for pauses, from before the first event on, and for probes that hang.
 
         Apart from the probes, which wait for the broker: a slow broker is no process that stood still.
 
         Raises:
-            WorkerMustStop: exit 73.
+            WorkerMustStop: exit 73 or 71.
         """
         while True:
             self.check_pause()
+            self.check_probe()
             self._last_tick = time.monotonic()
             await asyncio.sleep(TICK_S)
 

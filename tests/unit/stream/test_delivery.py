@@ -12,6 +12,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from worker.errors import ExitCode, WorkerMustStop
+from worker.kafka.topics import SOURCE_MAX_BYTES
 from worker.stream.delivery import KafkaDelivery, Outgoing
 
 BATCH_BYTES = 1_000
@@ -23,13 +24,16 @@ class Producer:
     def __init__(self) -> None:
         self.sent: list[tuple[str, int, list[Any]]] = []
         self.dates: list[int] = []
+        self.sizes: list[int] = []
 
     def create_batch(self) -> BatchBuilder:
         return BatchBuilder(BATCH_BYTES, 0)
 
     async def send_batch(self, builder: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[Any]:
         builder.close()
-        records = MemoryRecords(bytes(builder._build()))
+        built = bytes(builder._build())
+        self.sizes.append(len(built))
+        records = MemoryRecords(built)
         read = []
         while records.has_next():
             batch = list(records.next_batch())
@@ -82,6 +86,19 @@ async def test_nothing_sends_nothing() -> None:
     producer = Producer()
     assert await KafkaDelivery(producer, lambda: 1_000).send("t", 0, []) == []
     assert producer.sent == []
+
+
+async def test_record_larger_than_any_topic_takes_goes_alone_and_compressed() -> None:
+    """It came compressed, so it must leave compressed; its neighbours keep their order and their plain batches."""
+    producer = Producer()
+    huge = b"x" * (SOURCE_MAX_BYTES + 1)
+    records = [Outgoing(b"a", b"1"), Outgoing(b"b", huge), Outgoing(b"c", b"3"), Outgoing(b"d", b"4")]
+    sent = await KafkaDelivery(producer, lambda: 1_000).send("t", 0, records)
+    assert [part.records for part in sent] == [1, 1, 2]
+    assert [(key, value) for _, _, read in producer.sent for key, value, _ in read] == [
+        (b"a", b"1"), (b"b", huge), (b"c", b"3"), (b"d", b"4"),
+    ]  # fmt: skip
+    assert max(producer.sizes) < 10_000
 
 
 async def test_send_that_finds_no_room_is_given_up() -> None:

@@ -145,13 +145,18 @@ class TestStall:
         assert post.dog.complaints() == ["t.queries/0 has input and no commit for 8 s"]
 
     async def test_probe_that_never_returns_is_said(self, post: Post) -> None:
-        """A consumer thread that hangs answers no probe, so no stall would ever be seen."""
+        """A consumer thread that hangs answers no probe, so no stall is ever seen: health says it, then it ends."""
         post.consumer.broker_offsets = never  # type: ignore[method-assign]
         hanging = asyncio.create_task(post.probe())
         await asyncio.sleep(0)
         assert post.dog.complaints() == []
         post.clock.now += OVERDUE_S + 1
         assert post.dog.complaints() == [f"the consumer thread has not answered the watchdog for {OVERDUE_S + 1:.0f} s"]
+        post.dog.check_probe()
+        post.clock.now += OVERDUE_S
+        with pytest.raises(WorkerMustStop, match="consumer thread has not answered") as caught:
+            post.dog.check_probe()
+        assert caught.value.code is ExitCode.STALLED
         hanging.cancel()
 
     async def test_idle_behind_the_end_is_healed_first(self, post: Post) -> None:
@@ -331,9 +336,10 @@ class TestPause:
 
         monkeypatch.setattr(post.consumer, "broker_offsets", slow)
         running = [asyncio.create_task(post.dog.run()), asyncio.create_task(post.dog.run_pulse())]
-        for _ in range(200):
+        for _ in range(20):  # 50 s: longer than any session, shorter than what a probe that is alive may take
             post.clock.now += SESSION_S / 4
-            await asyncio.sleep(0)
+            for _ in range(10):
+                await asyncio.sleep(0)
         assert not any(task.done() for task in running)
         assert post.clock.now - (post.dog._last_tick or 0.0) < SESSION_S
         for task in running:
