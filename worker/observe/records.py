@@ -96,7 +96,7 @@ class RewardGiven(NamedTuple):
 
 
 class MoneySettled(NamedTuple):
-    """A call's cost was settled for the model that ran.
+    """A call's cost was settled for the model that ran, empty where that is not known here.
 
     `expected_nanos` at the decision, None where the call failed or another model was decided.
     """

@@ -63,11 +63,11 @@ def _report_money(observer: Observer, event: FeedbackEvent, pending: Pending) ->
     money, choice = pending.money, pending.choice
     if money is None or choice is None:
         return
-    if money.model is not None:
-        comparable = money.model == choice.model and not money.failed
-        observer.observe(records.MoneySettled(money.model, money.nanos, choice.expected if comparable else None))
+    # A model that is not known here is any text; as a label it would make a series of its own.
+    model = money.model or ""
+    comparable = money.model == choice.model and not money.failed
+    observer.observe(records.MoneySettled(model, money.nanos, choice.expected if comparable else None))
     if event.status != "ok":
-        # A model that is not known here is any text; as a label it would make a series of its own.
-        observer.observe(records.CallFailed(money.model or "", event.status))
+        observer.observe(records.CallFailed(model, event.status))
     if choice.bounded and money.nanos > choice.reservation:
         observer.observe(records.CostAboveBound(choice.model, money.nanos, choice.reservation))

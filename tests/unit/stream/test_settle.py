@@ -121,6 +121,8 @@ class TestApplied:
         assert agents.spend().settled == 250_000_000
         assert (agents.learned("small"), agents.learned("unheard-of")) == (None, None)
         assert outcomes(agents) == [("money", "unknown_model")]
+        (settled,) = agents.notebook.of(records.MoneySettled)
+        assert (settled.model, settled.nanos) == ("", agents.spend().settled)
 
     @pytest.mark.parametrize(("status", "cost", "nanos"), [("error", None, 0), ("timeout", 0.1, 100_000_000)])
     async def test_failure_settles_and_is_counted_by_model(
