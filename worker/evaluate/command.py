@@ -179,6 +179,8 @@ def _comparison(settings: Settings, options: dict[str, Any]) -> Comparison:
     source: PriorSource = options["prior"] if options["prior"] in SOURCES else "file"
     if options["learn"] is not None and source != "file":
         raise UsageError("--learn: only with an artefact, --prior FILE")
+    if options["budget_spread"] and options["users"] == options["windows"] == 1 and options["queries"] is None:
+        raise UsageError("--budget-spread: only with --users, --queries or --windows")
     return Comparison(
         policies=policies,
         budgets=tuple(dict.fromkeys(options["budgets"])),

@@ -68,6 +68,10 @@ class TestRefusals:
         """There is nothing to choose between."""
         assert "only one model" in refused(capsys, path, "--model", "large")
 
+    def test_a_spread_between_no_users(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """One user in one window has nobody to differ from."""
+        assert "--budget-spread: only with" in refused(capsys, path, "--budget-spread", 0.5)
+
     def test_neither_split_column_nor_splits(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Both ways out are named."""
         line = refused(capsys, path, "--split-column", "fold")
