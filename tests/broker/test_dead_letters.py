@@ -41,7 +41,9 @@ async def set_aside(
     }
     added = [(name, text.encode()) for name, text in origin.items()]
     async with connect.producer(settings) as producer:
-        await producer.send_and_wait(settings.topic("dead-letters"), value, key=key, headers=[*headers, *added])
+        batch = producer.create_batch()  # takes a record that has neither key nor value
+        batch.append(key=key, value=value, timestamp=None, headers=[*headers, *added])
+        await (await producer.send_batch(batch, settings.topic("dead-letters"), partition=0))
 
 
 async def records(settings: Settings, name: str) -> list[Record]:
@@ -99,6 +101,29 @@ async def test_replay_without_key_returns_to_its_partition(deployment: Settings)
     await replay.replay(deployment, Selection())
     (query,) = await records(deployment, "queries")
     assert (query.partition, query.key) == (0, None)
+
+
+async def test_replay_of_a_record_that_has_nothing(deployment: Settings) -> None:
+    """Neither key nor value: it goes back all the same, with its headers, and so do the letters around it."""
+    await set_aside(deployment, b"1")
+    await set_aside(deployment, None, key=None, code="invalid_json", headers=(("traceparent", b"00-ab"),))
+    await set_aside(deployment, b"2")
+    done = await replay.replay(deployment, Selection())
+    assert len(done.replayed) == 3
+    found = [(record.key, record.value, record.headers) for record in await records(deployment, "queries")]
+    assert sorted(found, key=str) == sorted(
+        [(b"ann", b"1", ()), (None, None, (("traceparent", b"00-ab"),)), (b"ann", b"2", ())], key=str
+    )
+
+
+async def test_replay_of_an_empty_key_goes_where_it_belongs(deployment: Settings) -> None:
+    """An empty key is a key."""
+    home = partition_of(b"", 4)
+    assert home != 0, "the letter says that it came from partition 0"
+    await set_aside(deployment, b"{}", key=b"", code="invalid_key")
+    await replay.replay(deployment, Selection())
+    (query,) = await records(deployment, "queries")
+    assert (query.partition, query.key) == (home, b"")
 
 
 async def test_dry_run_changes_nothing(deployment: Settings) -> None:

@@ -34,7 +34,9 @@ def _entries(path: Path) -> list[Any]:
         raise UsageError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not UTF-8 text") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UsageError(f"{path}: not YAML: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # the second of what looks like a date and is none
         said = " ".join(str(error).split())
         raise UsageError(f"{path}: not YAML: {said}") from None
     entries = content.get("models") if isinstance(content, dict) else None

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _SOURCES = ("queries", "feedback")
 # A transaction must end within its timeout, and memory holds one chunk of records of mostly less than 5 MiB.
 _CHUNK = 20
-_LARGEST_VALUE = 2**30  # bytes before compression; only what is sent must fit the topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,6 @@ async def replay(settings: Settings, selection: Selection, *, dry_run: bool = Fa
     async with connect.producer(
         settings,
         transactional_id=f"{settings.application_id}-dead-letters-replay",
-        max_request_size=_LARGEST_VALUE,
         compression_type="zstd",  # what came compressed may not fit otherwise
     ) as client:
         # Only now, with any older replay fenced off, are the markers complete.
@@ -87,8 +85,8 @@ async def _send(
     client: AIOKafkaProducer, settings: Settings, letters: Iterable[DeadLetter], partitions: dict[str, int]
 ) -> None:
     for letter in letters:
-        partition = partition_of(letter.key, partitions[letter.topic]) if letter.key else letter.partition
-        await client.send_and_wait(
-            letter.topic, letter.value, key=letter.key, partition=partition, headers=list(letter.headers)
-        )
+        home = letter.partition if letter.key is None else partition_of(letter.key, partitions[letter.topic])
+        batch = client.create_batch()  # `send` refuses a record that has neither key nor value
+        batch.append(key=letter.key, value=letter.value, timestamp=None, headers=list(letter.headers))
+        await (await client.send_batch(batch, letter.topic, partition=home))
         await client.send_and_wait(settings.changelog(REPLAYED), letter.topic.encode(), key=letter.identity)

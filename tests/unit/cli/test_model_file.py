@@ -36,6 +36,8 @@ def test_records_keep_the_order_of_the_file(tmp_path: Path) -> None:
         ("models: []", "needs `models:` with a list of at least one model"),
         ("- a", "needs `models:` with a list of at least one model"),
         ("models: [", "not YAML"),
+        ("models: [{model: 2024-13-45}]", "not YAML: month must be in 1..12"),
+        (f"models: {'[' * 3000}", "nested too deeply"),
         ("models: [a]", "models[1]: not a mapping of fields"),
         (f"models: [{{{PRICES}}}]", "models[1].model: Field required"),
         (f"models: [{{model: a, {PRICES}}}, {{model: a, {PRICES}}}]", "models[2]: 'a' is there twice"),
