@@ -15,7 +15,7 @@ class Batch:
 
     They are used while the router believes the same. After a refresh, an outcome or a new plan
     the queries that are left are weighed again, so waiting in a batch never makes a decision stale.
-    While open decisions count, every decision changes the next and there is nothing to share.
+    While open decisions count, each changes the next one's deviations, and only the rest is shared.
     """
 
     def __init__(self, router: Router, requests: Sequence[Request]) -> None:

@@ -185,15 +185,26 @@ class CoupledArms:
         mean = self._u.dot(x)
         mean += g.dot(self._nu)
         if self._spread is not self._settled:
-            g = self._spread.flat.dot(x).reshape(self.arms, self.dimension)
+            return mean, self.deviation(x)
         variance = self._spread.variance(g, x)
         return mean, np.sqrt(variance, variance)
+
+    def deviation(self, x: FloatArray) -> FloatArray:
+        """The standard deviation alone, shape (K,)."""
+        g = self._spread.flat.dot(x).reshape(self.arms, self.dimension)
+        variance = self._spread.variance(g, x)
+        return np.sqrt(variance, variance)
 
     def score_many(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
         """`score` for contexts of shape (n, d): two arrays of shape (n, K)."""
         G = X.dot(self._spread.covariance().reshape(-1, self.dimension).T)
         variance = np.vecdot(G.reshape(len(X), self.arms, self.dimension), X[:, None, :])
-        return X.dot(self.coefficients.T), np.sqrt(variance)
+        return self.expect_many(X), np.sqrt(variance)
+
+    def expect_many(self, X: FloatArray) -> FloatArray:
+        """The expected rewards alone, for contexts of shape (n, d): shape (n, K)."""
+        mean: FloatArray = X.dot(self.coefficients.T)
+        return mean
 
     def learn(self, k: int, x: FloatArray, r: float, opened: float = 0.0) -> None:
         """Learn reward r of arm k in context x of shape (d,): rank-one, no solve.

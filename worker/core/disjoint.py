@@ -70,12 +70,21 @@ class DisjointArms:
             mean = mean / self._lengths(float(np.sqrt(x.dot(x))))
         return mean, np.sqrt(g.dot(x))
 
+    def deviation(self, x: FloatArray) -> FloatArray:
+        """√(ψᵀA⁻¹ψ) alone, shape (K,)."""
+        deviation: FloatArray = np.sqrt(self._flat.dot(x).reshape(self.arms, self.dimension).dot(x))
+        return deviation
+
     def score_many(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
         """`score` for contexts of shape (n, d): two arrays of shape (n, K)."""
-        mean = X @ self._theta.T
+        return self.expect_many(X), np.sqrt(np.vecdot(X @ self._inverse, X).T)
+
+    def expect_many(self, X: FloatArray) -> FloatArray:
+        """The expected rewards (or cosines) alone, for contexts of shape (n, d): shape (n, K)."""
+        mean: FloatArray = X @ self._theta.T
         if self._cosine:
             mean = mean / self._lengths(np.linalg.norm(X, axis=1)[:, None])
-        return mean, np.sqrt(np.vecdot(X @ self._inverse, X).T)
+        return mean
 
     def _lengths(self, x_length: float | FloatArray) -> FloatArray:
         lengths: FloatArray = np.maximum(np.linalg.norm(self._theta, axis=1) * x_length, _TINY)

@@ -26,6 +26,12 @@ class RewardModel(Protocol):
     def score_many(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
         """`score` for contexts of shape (n, d): two arrays of shape (n, K)."""
 
+    def deviation(self, x: FloatArray) -> FloatArray:
+        """The standard deviation alone, shape (K,)."""
+
+    def expect_many(self, X: FloatArray) -> FloatArray:
+        """The expected rewards alone, for contexts of shape (n, d): shape (n, K)."""
+
     def learn(self, k: int, x: FloatArray, r: float) -> None:
         """Learn the reward of arm k in context x, at the cost of a rank-one update."""
 

@@ -43,11 +43,11 @@ from worker.core.prior import Prior
 from worker.core.reservoir import Reservoir
 from worker.core.statistics import ArmStatistics
 from worker.core.verdict import Account, FloatArray, Request, Verdict
-from worker.core.weighing import Candidates, Weighed, weigh, weigh_many
+from worker.core.weighing import Candidates, Weighed, renewed, weigh, weigh_many
 from worker.money import NANOS_PER_USD
 
 PLAN_EVERY = 200  # decisions
-PLAN_EVERY_EARLY = 25  # while scores still move
+PLAN_EVERY_EARLY = 25  # while scores still move, and only after a reward
 EARLY_REWARDS = 2_000
 OUTLOOK_QUERIES = 64  # enough for a mean, and a few milliseconds with a hundred arms
 _EXPLORATION = b"exploration"
@@ -144,14 +144,15 @@ class Router:
         self._beliefs = self._make_beliefs(self._arms)
         self.revision += 1
         self._forced = ForcedPulls(self._beliefs.known)
-        self._until_plan = 0
+        self._until_plan, self._moved = 0, False
         if self._statistics:
             self.refresh(self._statistics)
 
     def refresh(self, statistics: Mapping[str, ArmStatistics]) -> None:
         """Solve again from totals by model over all shards, without the prior, which is added here."""
         self._statistics = statistics
-        self.observations = sum(arm.reward.n for arm in statistics.values())
+        before, self.observations = self.observations, sum(arm.reward.n for arm in statistics.values())
+        self._moved = self._moved or self.observations != before
         for model, arm in statistics.items():
             self._outstanding.learned(model, arm.reward.n)
         self._beliefs.refresh(statistics, self._outstanding.sums() if self._opens else None)
@@ -200,6 +201,7 @@ class Router:
         else:
             rewards.learn(k, context, reward)
         self.observations += 1
+        self._moved = True
 
     @property
     def _early(self) -> bool:
@@ -248,12 +250,14 @@ class Router:
         self._reservoir.add(request.context, tokens)
         if not self._arms:
             return Verdict("no_model", (), self._policy.name)
-        if self._until_plan <= 0:
+        if self._until_plan <= 0 or (self._moved and self._until_plan <= PLAN_EVERY - PLAN_EVERY_EARLY and self._early):
             self._plan()
             tokens, weighed = self._tokens(request), None
         self._until_plan -= 1
         if weighed is None:
             weighed = self._weigh(request.context, tokens)
+        elif self._opens:
+            weighed = renewed(weighed, self._beliefs.rewards, self._alpha, request.context)
         limited, available = None, None
         if account is not None and account.limit is not None:
             limited, available = account, account.limit - account.settled - account.reserved
@@ -269,14 +273,13 @@ class Router:
     def weigh_many(self, requests: Sequence[Request]) -> list[Weighed]:
         """What is believed of these queries now, for as long as `revision` stays.
 
-        At least one row, for the first; no more where every decision changes what is believed next.
+        While open decisions count, each of them changes the deviations: these are left out, and `decide` adds them.
         """
-        if self._opens:
-            return [self._weigh(requests[0].context, self._tokens(requests[0]))]
         contexts = np.concatenate([request.context for request in requests]).reshape(len(requests), -1)
         known = [prompt_tokens(request) for request in requests]
         tokens = np.array([self._typical_tokens if count is None else count for count in known])
-        return weigh_many(self._beliefs, self._alpha, contexts, tokens, quantile=self._quantile)
+        alpha = None if self._opens else self._alpha
+        return weigh_many(self._beliefs, alpha, contexts, tokens, quantile=self._quantile)
 
     def _weigh(self, context: FloatArray, tokens: float) -> Weighed:
         return weigh(self._beliefs, self._alpha, context, tokens, quantile=self._quantile)
@@ -286,7 +289,7 @@ class Router:
         return self._typical_tokens if known is None else known
 
     def _plan(self) -> None:
-        self._until_plan = PLAN_EVERY_EARLY if self._early else PLAN_EVERY
+        self._until_plan, self._moved = PLAN_EVERY, False
         self._beliefs.costs.freeze()
         self.revision += 1
         self._typical_tokens = float(self._reservoir.tokens.mean())
@@ -352,7 +355,6 @@ class Router:
         if isinstance(rewards, CoupledArms):
             rewards.open(arm, request.context, self._outstanding.weight)
             self._outstanding.add(self._arms[arm].model, request.context, request.at_s)
-            self.revision += 1
 
     def _explore(self, query_id: str, greedy: int, eligible: Mask) -> tuple[int, float]:
         rate = self._exploration_rate

@@ -10,9 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from worker.core.arms import Arm
 from worker.core.beliefs import Beliefs
 from worker.core.eligibility import EXCLUSIONS, Codes, amounts, nanos
+from worker.core.rewards import RewardModel
 from worker.core.verdict import Candidate, FloatArray
 from worker.money import NANOS_PER_USD
 
@@ -48,20 +51,33 @@ def weigh(beliefs: Beliefs, alpha: float, context: FloatArray, tokens: float, *,
 
 
 def weigh_many(
-    beliefs: Beliefs, alpha: float, contexts: FloatArray, tokens: FloatArray, *, quantile: bool
+    beliefs: Beliefs, alpha: float | None, contexts: FloatArray, tokens: FloatArray, *, quantile: bool
 ) -> list[Weighed]:
-    """Several queries, contexts of shape (n, d), tokens of shape (n,)."""
-    mean, deviation = beliefs.rewards.score_many(contexts)
+    """Several queries, contexts of shape (n, d), tokens of shape (n,); `alpha` None: without deviations."""
+    if alpha is None:
+        mean = optimistic = beliefs.rewards.expect_many(contexts)
+        deviation = np.zeros_like(mean)
+    else:
+        mean, deviation = beliefs.rewards.score_many(contexts)
+        optimistic = mean + alpha * deviation
     estimate = beliefs.costs.estimate_many(contexts, tokens)
     columns = (
         mean,
         deviation,
-        mean + alpha * deviation,
+        optimistic,
         estimate.expected,
         estimate.predicted,
         nanos(estimate.quantile if quantile else estimate.expected),
     )
     return list(map(_weighed, zip(*[column.tolist() for column in columns], strict=True)))
+
+
+def renewed(weighed: Weighed, rewards: RewardModel, alpha: float, context: FloatArray) -> Weighed:
+    """The same query with the deviations of now, context of shape (d,)."""
+    mean, _, _, expected, predicted, reserved = weighed
+    deviation = rewards.deviation(context).tolist()
+    optimistic = [m + alpha * d for m, d in zip(mean, deviation, strict=True)]
+    return _weighed((mean, deviation, optimistic, expected, predicted, reserved))
 
 
 class Candidates(Collection[Candidate]):
