@@ -50,6 +50,7 @@ from worker.settings import Settings
 USERS = 200
 DIMENSION = 384
 PATIENCE_S = 600.0
+WARM_UP_S = 5.0  # of a worker and a broker that have just started
 
 SYSTEMS = Path(__file__).parent / "systems"
 OURS, BARE, QUIX = "pilot worker", "bare aiokafka loop", "Quix Streams, one state a user"
@@ -188,14 +189,14 @@ async def measure(address: str, folder: Path, arguments: argparse.Namespace, *, 
 
 
 async def measure_latency(address: str, folder: Path, arguments: argparse.Namespace, rate: float) -> list[list[float]]:
-    """One list of latencies a repetition, of the embedding load; the first second warms up and is left out."""
+    """One list of latencies a repetition, of the embedding load; the first seconds warm up and are left out."""
     found = []
     for repetition in range(arguments.repetitions):
-        queries = max(100, int(rate * arguments.seconds))
+        queries = max(100, int(rate * (WARM_UP_S + arguments.seconds)))
         settings = await deploy(address, folder / f"latency-{repetition}")
         with worker(settings) as started:
             values = await latencies_ms(settings, started, make_load(queries, repetition, text=False), rate)
-        found.append(values[int(rate) :])
+        found.append(values[int(rate * WARM_UP_S) :])
     return found
 
 
