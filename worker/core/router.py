@@ -47,7 +47,8 @@ from worker.core.weighing import Candidates, Weighed, renewed, weigh, weigh_many
 from worker.money import NANOS_PER_USD
 
 PLAN_EVERY = 200  # decisions
-PLAN_EVERY_EARLY = 25  # while scores still move, and only after a reward
+PLAN_EVERY_EARLY = 25  # while scores still move: the first plans, or
+PLAN_GROWTH = 8  # an eighth of what was decided or learned before, which moves scores as much
 EARLY_REWARDS = 2_000
 OUTLOOK_QUERIES = 64  # enough for a mean, and a few milliseconds with a hundred arms
 _EXPLORATION = b"exploration"
@@ -103,6 +104,7 @@ class Router:
         self.options = options
         self.observations = 0
         self.revision = 0
+        self._decided = 0
         self._frozen = False
         self._exploration_rate = options.exploration_rate
         self._bounded = options.reserve == "worst_case"
@@ -144,15 +146,14 @@ class Router:
         self._beliefs = self._make_beliefs(self._arms)
         self.revision += 1
         self._forced = ForcedPulls(self._beliefs.known)
-        self._until_plan, self._moved = 0, False
+        self._until_plan = 0
         if self._statistics:
             self.refresh(self._statistics)
 
     def refresh(self, statistics: Mapping[str, ArmStatistics]) -> None:
         """Solve again from totals by model over all shards, without the prior, which is added here."""
         self._statistics = statistics
-        before, self.observations = self.observations, sum(arm.reward.n for arm in statistics.values())
-        self._moved = self._moved or self.observations != before
+        self.observations = sum(arm.reward.n for arm in statistics.values())
         for model, arm in statistics.items():
             self._outstanding.learned(model, arm.reward.n)
         self._beliefs.refresh(statistics, self._outstanding.sums() if self._opens else None)
@@ -201,7 +202,6 @@ class Router:
         else:
             rewards.learn(k, context, reward)
         self.observations += 1
-        self._moved = True
 
     @property
     def _early(self) -> bool:
@@ -250,7 +250,7 @@ class Router:
         self._reservoir.add(request.context, tokens)
         if not self._arms:
             return Verdict("no_model", (), self._policy.name)
-        if self._until_plan <= 0 or (self._moved and self._until_plan <= PLAN_EVERY - PLAN_EVERY_EARLY and self._early):
+        if self._until_plan <= 0:
             self._plan()
             tokens, weighed = self._tokens(request), None
         self._until_plan -= 1
@@ -289,7 +289,11 @@ class Router:
         return self._typical_tokens if known is None else known
 
     def _plan(self) -> None:
-        self._until_plan, self._moved = PLAN_EVERY, False
+        self._until_plan = PLAN_EVERY
+        if self._early:
+            known = max(self.observations, self._decided)
+            self._until_plan = min(max(known // PLAN_GROWTH, PLAN_EVERY_EARLY), PLAN_EVERY)
+        self._decided += self._until_plan
         self._beliefs.costs.freeze()
         self.revision += 1
         self._typical_tokens = float(self._reservoir.tokens.mean())

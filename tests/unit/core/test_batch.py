@@ -175,9 +175,10 @@ def test_may_skip_queries_and_go_back() -> None:
         assert_same(batch.decide(index, rich), one.decide(asked[index], rich))
 
 
-def test_weighs_once_what_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch between two plans costs one product, not one a query."""
-    made, asked, rich = router(), requests(20), Account(to_nanos(1_000.0), elapsed=0.5)
+@pytest.mark.parametrize("known", [True, False], ids=["warm", "cold"])
+def test_weighs_once_what_nothing_changes(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch between two plans costs one product, not one a query; open decisions change the deviations alone."""
+    made, asked, rich = router(known=known), requests(20), Account(to_nanos(1_000.0), elapsed=0.5)
     made.decide(asked[0], rich)
     weighed: list[int] = []
     plain = Router.weigh_many
@@ -194,3 +195,21 @@ def test_without_any_model_all_are_rejected() -> None:
     made.set_arms(())
     batch = Batch(made, asked)
     assert [batch.decide(index, None).reason for index in range(3)] == ["no_model"] * 3
+
+
+@pytest.mark.parametrize(
+    ("known", "first"),
+    [(True, [0, PLAN_EVERY, 2 * PLAN_EVERY, 3 * PLAN_EVERY]), (False, [0, 25, 50, 75])],
+    ids=["warm", "cold"],
+)
+def test_plans_often_while_little_is_known(known: bool, first: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Early plans are renewed after an eighth of what was decided so far, those of a warm router rarely."""
+    made, rich, planned = router(known=known), Account(to_nanos(1_000.0), elapsed=0.5), list[int]()
+    plain = made._policy.plan
+    monkeypatch.setattr(made._policy, "plan", lambda sample: planned.append(number) or plain(sample))
+    for number, request in enumerate(requests(1_000)):  # noqa: B007 - the plan notes it
+        made.decide(request, rich)
+    gaps = np.diff(planned)
+    assert planned[:4] == first
+    assert (np.diff(gaps) >= 0).all()
+    assert 100 < gaps[-1] <= PLAN_EVERY
