@@ -48,7 +48,7 @@ from worker.money import NANOS_PER_USD
 
 PLAN_EVERY = 200  # decisions
 PLAN_EVERY_EARLY = 25  # while scores still move: the first plans, or
-PLAN_GROWTH = 8  # an eighth of what was decided or learned before, which moves scores as much
+PLAN_GROWTH = 16  # a sixteenth of what was decided or learned before, which moves scores as much
 EARLY_REWARDS = 2_000
 OUTLOOK_QUERIES = 64  # enough for a mean, and a few milliseconds with a hundred arms
 _EXPLORATION = b"exploration"
