@@ -47,8 +47,8 @@ from worker.core.weighing import Candidates, Weighed, renewed, weigh, weigh_many
 from worker.money import NANOS_PER_USD
 
 PLAN_EVERY = 200  # decisions
-PLAN_EVERY_EARLY = 25  # while scores still move: the first plans, or
-PLAN_GROWTH = 16  # a sixteenth of what was decided or learned before, which moves scores as much
+PLAN_EVERY_EARLY = 25  # at first, while every answer moves the scores
+PLAN_FRACTION = 16  # then after a sixteenth of what was decided or learned before
 EARLY_REWARDS = 2_000
 OUTLOOK_QUERIES = 64  # enough for a mean, and a few milliseconds with a hundred arms
 _EXPLORATION = b"exploration"
@@ -292,7 +292,7 @@ class Router:
         self._until_plan = PLAN_EVERY
         if self._early:
             known = max(self.observations, self._decided)
-            self._until_plan = min(max(known // PLAN_GROWTH, PLAN_EVERY_EARLY), PLAN_EVERY)
+            self._until_plan = min(max(known // PLAN_FRACTION, PLAN_EVERY_EARLY), PLAN_EVERY)
         self._decided += self._until_plan
         self._beliefs.costs.freeze()
         self.revision += 1

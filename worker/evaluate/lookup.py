@@ -33,8 +33,14 @@ class _Means:
         return self._means[int(x[0])], self._certain
 
     def score_many(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
-        means = self._means[X[:, 0].astype(np.int64)]
+        means = self.expect_many(X)
         return means, np.zeros(means.shape)
+
+    def deviation(self, x: FloatArray) -> FloatArray:  # noqa: ARG002 - the port's signature
+        return self._certain
+
+    def expect_many(self, X: FloatArray) -> FloatArray:
+        return self._means[X[:, 0].astype(np.int64)]
 
     def learn(self, k: int, x: FloatArray, r: float) -> None:
         """Known from the train rows; nothing is added."""
